@@ -1,0 +1,510 @@
+package supervise
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// fakeWorker is a process made of channels. Its owner is the test; the supervisor reaches it
+// through the interface only.
+type fakeWorker struct {
+	id          int
+	ready, done chan struct{}
+	exit        Exit
+	deaf        bool // ignores Quit
+	undead      bool // ignores Kill
+	quits       atomic.Int32
+	kills       atomic.Int32
+	idle        chan struct{} // what Drain returns; closed by the test
+}
+
+func (w *fakeWorker) ID() int                { return w.id }
+func (w *fakeWorker) PID() int               { return 1000 + w.id }
+func (w *fakeWorker) Ready() <-chan struct{} { return w.ready }
+func (w *fakeWorker) Done() <-chan struct{}  { return w.done }
+func (w *fakeWorker) Exit() Exit             { return w.exit }
+
+func (w *fakeWorker) Quit() {
+	w.quits.Add(1)
+	if !w.deaf {
+		w.die(Exit{})
+	}
+}
+
+func (w *fakeWorker) Kill() {
+	w.kills.Add(1)
+	if !w.undead {
+		w.die(Exit{Code: -1, Signal: 9})
+	}
+}
+
+func (w *fakeWorker) die(exit Exit) {
+	select {
+	case <-w.done:
+	default:
+		w.exit = exit
+		close(w.done)
+	}
+}
+
+// bench is a supervisor among fakes: the workers it started and what the pool heard, in order.
+type bench struct {
+	t       *testing.T
+	s       *Supervisor
+	mu      sync.Mutex // guards the next three
+	started []*fakeWorker
+	starts  []time.Duration // since the beginning
+	calls   []string
+	onStart func(*fakeWorker) error
+	result  chan error
+	cancel  context.CancelCauseFunc
+}
+
+func (b *bench) Add(w Worker)    { b.heard("add", w) }
+func (b *bench) Remove(w Worker) { b.heard("remove", w) }
+
+func (b *bench) Drain(w Worker) <-chan struct{} {
+	b.heard("drain", w)
+	return w.(*fakeWorker).idle
+}
+
+func (b *bench) heard(verb string, w Worker) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calls = append(b.calls, fmt.Sprint(verb, " ", w.ID()))
+}
+
+// workers returns those started so far.
+func (b *bench) workers() []*fakeWorker {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.started)
+}
+
+// newBench runs a supervisor of n workers inside the calling synctest bubble.
+func newBench(t *testing.T, n int, onStart func(*fakeWorker) error) *bench {
+	b := &bench{t: t, onStart: onStart, result: make(chan error, 1)}
+	begin := time.Now()
+	b.s = New(n, Env{
+		Pool: b, Log: slog.New(slog.DiscardHandler),
+		StartTimeout: 60 * time.Second, GracefulTimeout: 25 * time.Second,
+		Start: func(id int) (Worker, error) {
+			w := &fakeWorker{id: id, ready: make(chan struct{}), done: make(chan struct{}),
+				idle: make(chan struct{})}
+			b.mu.Lock()
+			b.started = append(b.started, w)
+			b.starts = append(b.starts, time.Since(begin))
+			b.mu.Unlock()
+			if b.onStart != nil {
+				if err := b.onStart(w); err != nil {
+					return nil, err
+				}
+			}
+			return w, nil
+		},
+	})
+	ctx, cancel := context.WithCancelCause(t.Context())
+	b.cancel = cancel
+	go func() { b.result <- b.s.Run(ctx) }()
+	synctest.Wait()
+	return b
+}
+
+func (b *bench) end() {
+	b.cancel(errors.New("test over"))
+	<-b.result
+}
+
+// stop asks for a stop and returns where its answer will arrive.
+func (b *bench) stop(ctx context.Context) chan bool {
+	missed := make(chan bool, 1)
+	go func() { missed <- b.s.Stop(ctx) }()
+	synctest.Wait()
+	return missed
+}
+
+func (b *bench) wantCalls(want ...string) {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.Equal(b.calls, want) {
+		b.t.Fatalf("pool heard %q, want %q", b.calls, want)
+	}
+}
+
+func readyAtOnce(w *fakeWorker) error { close(w.ready); return nil }
+
+// newReadyBench is a bench whose n workers became ready in the order of their ids.
+func newReadyBench(t *testing.T, n int) *bench {
+	b := newBench(t, n, func(w *fakeWorker) error {
+		if w.id > n {
+			close(w.ready)
+		}
+		return nil
+	})
+	for _, w := range b.workers() {
+		close(w.ready)
+		synctest.Wait()
+	}
+	return b
+}
+
+func TestReadyWorkersJoinThePool(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 2, nil)
+		defer b.end()
+		select {
+		case <-b.s.Ready():
+			t.Fatal("ready before any worker was")
+		default:
+		}
+		close(b.workers()[1].ready)
+		<-b.s.Ready()
+		synctest.Wait()
+		b.wantCalls("add 2")
+		close(b.workers()[0].ready)
+		synctest.Wait()
+		b.wantCalls("add 2", "add 1")
+	})
+}
+
+// Invariant 10 of the design: capacity is back within 500 ms of a death.
+func TestDeadWorkerIsReplacedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newReadyBench(t, 2)
+		defer b.end()
+		died := time.Now()
+		b.workers()[0].die(Exit{Signal: 11})
+		synctest.Wait()
+		b.wantCalls("add 1", "add 2", "remove 1", "add 3")
+		if waited := time.Since(died); waited != 0 {
+			t.Fatalf("replaced after %v, want at once", waited)
+		}
+	})
+}
+
+func TestBackoffOfASeatThatKeepsDying(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var healthy atomic.Bool
+		healthy.Store(true)
+		b := newBench(t, 1, func(w *fakeWorker) error {
+			close(w.ready)
+			if !healthy.Load() {
+				w.die(Exit{Code: 1})
+			}
+			return nil
+		})
+		defer b.end()
+		healthy.Store(false)
+		b.workers()[0].die(Exit{Code: 1})
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		b.mu.Lock()
+		var gaps []time.Duration
+		for i := 1; i < len(b.starts); i++ {
+			gaps = append(gaps, b.starts[i]-b.starts[i-1])
+		}
+		b.mu.Unlock()
+		ms := time.Millisecond
+		want := []time.Duration{0, 100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, 3200 * ms,
+			5000 * ms, 5000 * ms}
+		if !slices.Equal(gaps, want) {
+			t.Fatalf("gaps between starts %v, want %v", gaps, want)
+		}
+
+		healthy.Store(true)
+		time.Sleep(BackoffMax + CalmLife)
+		synctest.Wait()
+		count := len(b.workers())
+		b.workers()[count-1].die(Exit{Code: 1})
+		synctest.Wait()
+		if len(b.workers()) != count+1 {
+			t.Fatal("a calm life did not clear the back-off")
+		}
+	})
+}
+
+func TestADeathNowAndThenCostsNoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 1, readyAtOnce)
+		defer b.end()
+		for range 20 {
+			time.Sleep(QuickLife)
+			synctest.Wait()
+			count := len(b.workers())
+			b.workers()[count-1].die(Exit{Signal: 9})
+			synctest.Wait()
+			if len(b.workers()) != count+1 {
+				t.Fatalf("worker %d was not replaced at once", count)
+			}
+		}
+	})
+}
+
+func TestImportErrorEndsTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 3, nil)
+		b.workers()[1].die(Exit{Code: 4, ImportFailed: true, Reason: "No module named 'x'"})
+		err := <-b.result
+		var imp *ImportError
+		if !errors.As(err, &imp) || imp.Reason != "No module named 'x'" {
+			t.Fatalf("got %v, want the import error", err)
+		}
+		for _, w := range []*fakeWorker{b.workers()[0], b.workers()[2]} {
+			if w.kills.Load() != 1 {
+				t.Errorf("worker %d was killed %d times, want 1", w.id, w.kills.Load())
+			}
+		}
+		b.wantCalls()
+	})
+}
+
+func TestImportErrorAfterReadyIsADeathLikeOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 2, nil)
+		defer b.end()
+		close(b.workers()[0].ready)
+		synctest.Wait()
+		b.workers()[1].die(Exit{Code: 4, ImportFailed: true})
+		synctest.Wait()
+		if len(b.workers()) != 3 {
+			t.Fatalf("%d workers were started, want 3", len(b.workers()))
+		}
+	})
+}
+
+func TestCrashLoopBeforeReadyEndsTheStart(t *testing.T) {
+	for name, onStart := range map[string]func(*fakeWorker) error{
+		"dies":            func(w *fakeWorker) error { w.die(Exit{Code: 1}); return nil },
+		"does not start":  func(*fakeWorker) error { return errors.New("exec format error") },
+		"killed by OOM":   func(w *fakeWorker) error { w.die(Exit{Signal: 9}); return nil },
+		"dies of Python":  func(w *fakeWorker) error { w.die(Exit{Reason: "fatal"}); return nil },
+		"leaves politely": func(w *fakeWorker) error { w.die(Exit{}); return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, 2, onStart)
+				var boot *BootError
+				if err := <-b.result; !errors.As(err, &boot) || boot.Deaths != BootDeathsMax {
+					t.Fatalf("got %v, want a boot error after %d deaths", err, BootDeathsMax)
+				}
+			})
+		})
+	}
+}
+
+func TestSlowStartIsKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 1, nil)
+		var boot *BootError
+		if err := <-b.result; !errors.As(err, &boot) {
+			t.Fatalf("got %v, want a boot error", err)
+		}
+		want := "was not ready within 1m0s"
+		if boot.Last != want || b.workers()[0].kills.Load() != 1 {
+			t.Fatalf("got %q after %d kills, want %q after 1", boot.Last, b.workers()[0].kills.Load(), want)
+		}
+	})
+}
+
+func TestSlowReplacementIsKilledAndReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 1, func(w *fakeWorker) error {
+			if w.id != 2 {
+				close(w.ready)
+			}
+			return nil
+		})
+		defer b.end()
+		b.workers()[0].die(Exit{Signal: 11})
+		synctest.Wait()
+		time.Sleep(61 * time.Second)
+		synctest.Wait()
+		b.wantCalls("add 1", "remove 1", "add 3")
+	})
+}
+
+func TestStopDrainsThenQuits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newReadyBench(t, 2)
+		missed := b.stop(t.Context())
+		b.wantCalls("add 1", "add 2", "drain 1", "drain 2")
+		if b.workers()[0].quits.Load()+b.workers()[1].quits.Load() != 0 {
+			t.Fatal("told to quit with requests in flight")
+		}
+		close(b.workers()[0].idle)
+		synctest.Wait()
+		if b.workers()[0].quits.Load() != 1 || b.workers()[1].quits.Load() != 0 {
+			t.Fatal("the drained one quits, the other goes on")
+		}
+		time.Sleep(24 * time.Second)
+		close(b.workers()[1].idle)
+		if <-missed {
+			t.Fatal("deadline missed, want met")
+		}
+		if err := <-b.result; err != nil {
+			t.Fatalf("Run returned %v, want nil", err)
+		}
+		if len(b.workers()) != 2 {
+			t.Fatal("a worker was replaced during the stop")
+		}
+	})
+}
+
+func TestStopKillsAtTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newReadyBench(t, 2)
+		begin := time.Now()
+		missed := b.stop(t.Context())
+		close(b.workers()[0].idle)
+		if !<-missed {
+			t.Fatal("deadline met, want missed")
+		}
+		if took := time.Since(begin); took != 25*time.Second {
+			t.Fatalf("took %v, want 25s", took)
+		}
+		if err := <-b.result; err != nil {
+			t.Fatalf("Run returned %v, want nil", err)
+		}
+		if b.workers()[0].kills.Load() != 0 || b.workers()[1].kills.Load() != 1 {
+			t.Fatalf("kills %d and %d, want 0 and 1", b.workers()[0].kills.Load(), b.workers()[1].kills.Load())
+		}
+	})
+}
+
+func TestStopForcedByItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 1, readyAtOnce)
+		ctx, cancel := context.WithCancel(t.Context())
+		begin := time.Now()
+		missed := b.stop(ctx)
+		time.Sleep(time.Second)
+		cancel()
+		if !<-missed {
+			t.Fatal("deadline met, want missed")
+		}
+		if took := time.Since(begin); took != time.Second {
+			t.Fatalf("took %v, want 1s", took)
+		}
+	})
+}
+
+func TestStopWhileImporting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 2, func(w *fakeWorker) error { w.deaf = w.id == 2; return nil })
+		begin := time.Now()
+		if <-b.stop(t.Context()) {
+			t.Fatal("deadline missed, though no worker owed an answer")
+		}
+		if took := time.Since(begin); took != StartingQuitMax {
+			t.Fatalf("took %v, want %v", took, StartingQuitMax)
+		}
+		if b.workers()[0].kills.Load() != 0 || b.workers()[1].kills.Load() != 1 {
+			t.Fatalf("kills %d and %d, want 0 and 1", b.workers()[0].kills.Load(), b.workers()[1].kills.Load())
+		}
+		b.wantCalls()
+	})
+}
+
+func TestReadyDuringStopIsIgnored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 1, func(w *fakeWorker) error { w.deaf = true; return nil })
+		missed := b.stop(t.Context())
+		close(b.workers()[0].ready)
+		<-missed
+		b.wantCalls()
+	})
+}
+
+func TestStopWithAnEmptySeatInBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 1, func(w *fakeWorker) error {
+			close(w.ready)
+			if w.id > 1 {
+				w.die(Exit{Code: 1})
+			}
+			return nil
+		})
+		b.workers()[0].die(Exit{Code: 1})
+		synctest.Wait()
+		begin := time.Now()
+		if <-b.stop(t.Context()) || time.Since(begin) != 0 {
+			t.Fatal("a stop with no worker alive must end at once")
+		}
+	})
+}
+
+func TestDeathWhileDraining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 1, readyAtOnce)
+		missed := b.stop(t.Context())
+		b.workers()[0].die(Exit{Signal: 11})
+		if <-missed {
+			t.Fatal("deadline missed, want met")
+		}
+		b.wantCalls("add 1", "drain 1", "remove 1")
+	})
+}
+
+func TestProcessThatCannotDieIsLeftBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, 1, func(w *fakeWorker) error { w.undead = true; close(w.ready); return nil })
+		begin := time.Now()
+		if !<-b.stop(t.Context()) {
+			t.Fatal("deadline met, want missed")
+		}
+		if took := time.Since(begin); took != 25*time.Second+KillWaitMax {
+			t.Fatalf("took %v, want 25s and %v", took, KillWaitMax)
+		}
+	})
+}
+
+func TestCancelledRunKillsEverything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newReadyBench(t, 3)
+		cause := errors.New("reactor gone")
+		b.cancel(cause)
+		if err := <-b.result; !errors.Is(err, cause) {
+			t.Fatalf("Run returned %v, want %v", err, cause)
+		}
+		for _, w := range b.workers() {
+			if w.kills.Load() != 1 {
+				t.Errorf("worker %d was killed %d times, want 1", w.id, w.kills.Load())
+			}
+		}
+		if b.s.Stop(t.Context()) {
+			t.Error("Stop after the end reports a missed deadline")
+		}
+	})
+}
+
+func TestMovesOfAWorker(t *testing.T) {
+	legal := map[state][]state{
+		starting: {ready, stopping, gone},
+		ready:    {draining, stopping, gone},
+		draining: {stopping, gone},
+		stopping: {gone},
+	}
+	for from := starting; from <= gone; from++ {
+		for to := starting; to <= gone; to++ {
+			want := slices.Contains(legal[from], to)
+			m := &member{worker: &fakeWorker{id: 7}, state: from}
+			refused := func() (r any) {
+				defer func() { r = recover() }()
+				m.move(to)
+				return nil
+			}()
+			if (refused == nil) != want {
+				t.Errorf("%v to %v: refused with %v, want legal = %v", from, to, refused, want)
+			}
+		}
+	}
+}
