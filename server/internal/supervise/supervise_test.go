@@ -375,7 +375,8 @@ func TestStopKillsAtTheDeadline(t *testing.T) {
 			t.Fatalf("Run returned %v, want nil", err)
 		}
 		if b.workers()[0].kills.Load() != 0 || b.workers()[1].kills.Load() != 1 {
-			t.Fatalf("kills %d and %d, want 0 and 1", b.workers()[0].kills.Load(), b.workers()[1].kills.Load())
+			t.Fatalf("kills %d and %d, want 0 and 1",
+				b.workers()[0].kills.Load(), b.workers()[1].kills.Load())
 		}
 	})
 }
@@ -408,7 +409,8 @@ func TestStopWhileImporting(t *testing.T) {
 			t.Fatalf("took %v, want %v", took, StartingQuitMax)
 		}
 		if b.workers()[0].kills.Load() != 0 || b.workers()[1].kills.Load() != 1 {
-			t.Fatalf("kills %d and %d, want 0 and 1", b.workers()[0].kills.Load(), b.workers()[1].kills.Load())
+			t.Fatalf("kills %d and %d, want 0 and 1",
+				b.workers()[0].kills.Load(), b.workers()[1].kills.Load())
 		}
 		b.wantCalls()
 	})
@@ -456,7 +458,11 @@ func TestDeathWhileDraining(t *testing.T) {
 
 func TestProcessThatCannotDieIsLeftBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, 1, func(w *fakeWorker) error { w.undead = true; close(w.ready); return nil })
+		b := newBench(t, 1, func(w *fakeWorker) error {
+			w.undead = true
+			close(w.ready)
+			return nil
+		})
 		begin := time.Now()
 		if !<-b.stop(t.Context()) {
 			t.Fatal("deadline met, want missed")
