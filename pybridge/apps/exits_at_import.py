@@ -1,0 +1,5 @@
+"""The module calls sys.exit while it is imported."""
+
+import sys
+
+sys.exit(7)

@@ -1,0 +1,6 @@
+"""The app does not touch wsgi.input."""
+
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "6")])
+    return [b"unread"]

@@ -1,0 +1,3 @@
+"""The module has no callable."""
+
+application = "not yet written"

@@ -1,0 +1,5 @@
+"""The app never calls start_response."""
+
+
+def app(environ, start_response):
+    return [b"no start"]

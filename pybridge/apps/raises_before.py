@@ -1,0 +1,5 @@
+"""The app raises before it calls start_response."""
+
+
+def app(environ, start_response):
+    raise ValueError("secret of raises_before")

@@ -1,0 +1,5 @@
+"""The app returns None."""
+
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])

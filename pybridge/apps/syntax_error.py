@@ -1,0 +1,5 @@
+"""The module does not parse."""
+
+
+def app(environ, start_response:
+    return []

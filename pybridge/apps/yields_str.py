@@ -1,0 +1,6 @@
+"""The result yields a str."""
+
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return iter(["text"])
