@@ -310,7 +310,8 @@ func TestSlowStartIsKilled(t *testing.T) {
 		}
 		want := "was not ready within 1m0s"
 		if boot.Last != want || b.workers()[0].kills.Load() != 1 {
-			t.Fatalf("got %q after %d kills, want %q after 1", boot.Last, b.workers()[0].kills.Load(), want)
+			t.Fatalf("got %q after %d kills, want %q after 1", boot.Last,
+				b.workers()[0].kills.Load(), want)
 		}
 	})
 }
