@@ -4,58 +4,96 @@ package http1
 func (g *Guard) fieldLines(b []byte, i int, lim *Limits) (int, *Error) {
 	for i < len(b) {
 		var err *Error
-		switch g.state {
-		case atLine:
-			i, err = g.beginLine(b, i, lim)
-		case inName:
-			i, err = g.name(b, i)
-		case inFieldValue:
-			i, err = g.value(b, i)
-		case atFieldLF:
-			i, err = g.endLine(b, i, lim)
-		case atHeadLF:
+		if g.state == atHeadLF {
 			if b[i] != '\n' {
 				return i, errBareCR
 			}
 			g.state = accepted
 			return i + 1, nil
 		}
-		if err != nil {
+		if i, err = g.fieldLine(b, i, lim); err != nil {
 			return i, err
 		}
 	}
 	return i, nil
 }
 
-// beginLine looks at the first byte of a line: a field name, or the end of the head.
-func (g *Guard) beginLine(b []byte, i int, lim *Limits) (int, *Error) {
-	c := b[i]
-	switch {
-	case c == '\r':
-		g.state = atHeadLF
-		return i + 1, nil
-	case class[c]&inToken != 0:
-	// RFC 9112 §5.2: a server that receives an obs-fold in a request message MUST reject it or
-	// replace it. wildcat panics on one in the first line and merges the others.
-	case isBlank(c):
-		return i, errFold
-	case c == ':':
-		return i, errNameEmpty
+// fieldLine takes what b holds of one line, from whatever state the bytes before it left.
+func (g *Guard) fieldLine(b []byte, i int, lim *Limits) (int, *Error) {
+	switch g.state {
+	case atLine:
+		if b[i] == '\r' {
+			g.state = atHeadLF
+			return i + 1, nil
+		}
+		if class[b[i]]&inToken == 0 {
+			return i, lineRefusal(b[i])
+		}
+		if int(g.lines) == lim.HeaderCountMax {
+			return i, errHeaderCount
+		}
+		g.lines++
+		g.lineStart = uint32(i)
+		g.state = inName
+		fallthrough
+	case inName:
+		i = g.name(b, i)
+		if i == len(b) {
+			return i, nil
+		}
+		// RFC 9112 §5.1: no whitespace is allowed between the field name and colon; a server MUST
+		// reject such a request with 400.
+		if b[i] != ':' {
+			return i, errName
+		}
+		i++
+		g.endName(b, i)
+		fallthrough
+	case inFieldValue:
+		i = skipValue(b, i)
+		if i == len(b) {
+			return i, nil
+		}
+		// RFC 9110 §5.5: field values containing CR, LF or NUL are invalid and dangerous; a
+		// recipient MUST reject them or replace those bytes. RFC 9112 §2.2: a recipient MAY take a
+		// single LF for a line end. Not this one: that is half of all request smuggling
+		// (CVE-2019-16785).
+		if b[i] != '\r' {
+			return i, errValue
+		}
+		i++
+		g.state = atFieldLF
+		if i == len(b) {
+			return i, nil
+		}
+		fallthrough
 	default:
-		return i, errName
+		if b[i] != '\n' {
+			return i, errBareCR
+		}
+		g.state = atLine
+		if g.kind != kindOther {
+			return i + 1, g.field(b, int(g.valueStart), i-1, lim)
+		}
+		return i + 1, nil
 	}
-	if int(g.lines) == lim.HeaderCountMax {
-		return i, errHeaderCount
-	}
-	g.lines++
-	g.lineStart = uint32(i)
-	g.state = inName
-	return i, nil
 }
 
-// name takes a field name and its ':'. RFC 9112 §5.1: no whitespace is allowed between the field
-// name and colon; a server MUST reject such a request with 400.
-func (g *Guard) name(b []byte, i int) (int, *Error) {
+// lineRefusal names what a line begins with.
+func lineRefusal(c byte) *Error {
+	switch {
+	// RFC 9112 §5.2: a server that receives an obs-fold in a request MUST reject it or replace it.
+	// wildcat panics on one in the first line and merges the others.
+	case isBlank(c):
+		return errFold
+	case c == ':':
+		return errNameEmpty
+	}
+	return errName
+}
+
+// name returns the first index from i on that does not hold a byte of a field name.
+func (g *Guard) name(b []byte, i int) int {
 	var seen uint8
 	for i < len(b) {
 		c := class[b[i]]
@@ -68,47 +106,14 @@ func (g *Guard) name(b []byte, i int) (int, *Error) {
 	if seen&isUnderscore != 0 {
 		g.flags |= hidesLines
 	}
-	if i == len(b) {
-		return i, nil
-	}
-	if b[i] != ':' {
-		return i, errName
-	}
-	name := b[g.lineStart:i]
+	return i
+}
+
+// endName notes a complete field name; its value begins at i.
+func (g *Guard) endName(b []byte, i int) {
+	name := b[g.lineStart : i-1]
 	g.nameBytes += uint32(len(name))
 	g.kind = kindOf(name)
+	g.valueStart = uint32(i)
 	g.state = inFieldValue
-	g.valueStart = uint32(i + 1)
-	return i + 1, nil
-}
-
-// value takes a field value and its CR. RFC 9110 §5.5: field values containing CR, LF or NUL are
-// invalid and dangerous; a recipient MUST reject them or replace those bytes. Every other control
-// but HTAB is refused with them.
-func (g *Guard) value(b []byte, i int) (int, *Error) {
-	i = skipValue(b, i)
-	if i == len(b) {
-		return i, nil
-	}
-	// RFC 9112 §2.2: a recipient MAY recognize a single LF as a line terminator. Not this one: it
-	// is half of most request smuggling (CVE-2019-16785).
-	if b[i] != '\r' {
-		return i, errValue
-	}
-	g.state = atFieldLF
-	return i + 1, nil
-}
-
-// endLine takes the LF of a field line and the meaning of the line.
-func (g *Guard) endLine(b []byte, i int, lim *Limits) (int, *Error) {
-	if b[i] != '\n' {
-		return i, errBareCR
-	}
-	g.state = atLine
-	if g.kind != kindOther {
-		if err := g.field(b, int(g.valueStart), i-1, lim); err != nil {
-			return i, err
-		}
-	}
-	return i + 1, nil
 }
