@@ -1,0 +1,36 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+
+	"gophersnake/server/internal/listen"
+)
+
+// banner says on stderr what is served and where. Scripts wait for the line
+// "listening on http://HOST:PORT" or "listening on unix:PATH", one for each listener, which
+// carries the port that was really opened.
+func (s *service) banner() {
+	var b bytes.Buffer
+	name := s.app.name
+	if s.app.builtIn {
+		name = "the built-in demo"
+	}
+	fmt.Fprintf(&b, "gophersnake %s, %v (%s)\n", version, s.python, s.python.Path)
+	fmt.Fprintf(&b, "app %s, ready in %v\n", name, time.Since(s.began).Round(time.Millisecond))
+	fmt.Fprintf(&b, "%s × %s, %s\n", plural(s.config.Workers, "worker"),
+		plural(s.config.Threads, "thread"), plural(s.config.Loops, "loop"))
+	for _, l := range s.listeners {
+		fmt.Fprintf(&b, "listening on %s\n", listen.URL(l))
+	}
+	// A reader of stderr that went away is no reason to refuse clients.
+	_, _ = s.stderr.Write(b.Bytes())
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"gophersnake/server/internal/config"
+	"gophersnake/server/internal/listen"
+	"gophersnake/server/internal/logs"
+	"gophersnake/server/internal/python"
+	"gophersnake/server/internal/supervise"
+)
+
+// engine is what serving needs of the reactor and the worker processes; wire.go makes it.
+type engine interface {
+	supervise.Pool
+	// Start makes a worker process; see supervise.Env.
+	Start(id int) (supervise.Worker, error)
+	// Open begins to accept clients. The listener belongs to the engine from then on.
+	Open(net.Listener) error
+	// CloseDoors closes the listeners; idle clients are closed, busy ones after their answer.
+	CloseDoors()
+	// Close sends what is still owed until ctx ends, then ends the reactor.
+	Close(ctx context.Context) error
+	// Failed yields the reason when the reactor has ended by itself.
+	Failed() <-chan error
+}
+
+// engineSpec is what an engine is made of.
+type engineSpec struct {
+	app    app
+	dir    string // absolute; the workers' working directory
+	config *config.Config
+	python python.Interpreter
+	log    *slog.Logger
+	// workerLine takes one line of a worker's output, without its end; any goroutine may call.
+	workerLine func(worker int, line []byte)
+}
+
+// app is what is served: an APP as the user wrote it, or the one inside the binary.
+type app struct {
+	name    string
+	builtIn bool
+}
+
+// closeMin is what the reactor gets for its last bytes when the workers have used up the time.
+const closeMin = 500 * time.Millisecond
+
+var (
+	errForced   = errors.New("stopped at once by a second SIGINT")
+	errDeadline = errors.New("requests were cut off: --graceful-timeout passed while stopping")
+)
+
+// importError carries the user's traceback with what was tried.
+type importError struct {
+	app, dir, python string
+	reason           string
+}
+
+func (e *importError) Error() string {
+	return fmt.Sprintf("cannot import app %q (in %s with %s)\n%s", e.app, e.dir, e.python, e.reason)
+}
+
+// service is one run of the server. It belongs to the goroutine that calls serve.
+type service struct {
+	process
+	app        app
+	config     *config.Config
+	console    *logs.Console
+	log        *slog.Logger
+	dir        string
+	python     python.Interpreter
+	listeners  []net.Listener // closed by the engine, or by serve when it comes to none
+	engine     engine
+	supervisor *supervise.Supervisor
+	ended      chan error // what supervisor.Run returned
+	began      time.Time
+}
+
+func newService(p process, c *config.Config, a app) *service {
+	console := logs.New(p.stderr, c.LogLevel)
+	return &service{process: p, app: a, config: c, console: console, log: slog.New(console),
+		ended: make(chan error, 1), began: time.Now()}
+}
+
+// serve returns when a signal has ended the server (nil after a drain in time), or when it
+// cannot go on.
+func (s *service) serve() (err error) {
+	// Sockets come first: whoever starts a second server by mistake hears it at once, and
+	// clients that come too early wait in the kernel instead of being refused.
+	if err := s.enterDir(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, s.closeListeners()) }()
+	if err := s.openListeners(); err != nil {
+		return err
+	}
+	if err := s.findPython(); err != nil {
+		return err
+	}
+	s.engine, err = s.newEngine(engineSpec{app: s.app, dir: s.dir, config: s.config,
+		python: s.python, log: s.log, workerLine: s.console.WorkerLine})
+	if err != nil {
+		return err
+	}
+	for _, note := range s.config.Notes {
+		s.log.Info(note)
+	}
+	return s.supervise()
+}
+
+// enterDir changes the directory for the whole process, as --chdir says, before anything with a
+// relative path is opened.
+func (s *service) enterDir() error {
+	if err := os.Chdir(s.config.Chdir); err != nil {
+		return &config.Error{Setting: "--chdir", Value: s.config.Chdir,
+			Advice: "cannot go there: " + rootCause(err)}
+	}
+	dir, err := filepath.Abs(".")
+	s.dir = dir
+	return err
+}
+
+func rootCause(err error) string {
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		return number.Error()
+	}
+	return err.Error()
+}
+
+func (s *service) openListeners() error {
+	for _, a := range s.config.Listen {
+		l, err := listen.Open(context.Background(), a.Network, a.Address)
+		if err != nil {
+			return err
+		}
+		s.listeners = append(s.listeners, l)
+	}
+	return nil
+}
+
+// closeListeners also removes Unix sockets. The engine may have closed them already.
+func (s *service) closeListeners() error {
+	var all error
+	for _, l := range s.listeners {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			all = errors.Join(all, err)
+		}
+	}
+	return all
+}
+
+func (s *service) findPython() error {
+	system := python.System()
+	system.Getenv = s.getenv
+	found, err := python.Find(system, s.config.Python, s.dir)
+	if err != nil {
+		return &usageError{err.Error()}
+	}
+	s.python, err = python.Probe(context.Background(), system, found.Path)
+	if err != nil {
+		return &usageError{fmt.Sprintf("%v (found by %s)", err, found.From)}
+	}
+	return nil
+}
+
+// supervise starts the workers and handles what happens until the end.
+func (s *service) supervise() error {
+	s.supervisor = supervise.New(s.config.Workers, supervise.Env{
+		Start: s.engine.Start, Pool: s.engine, Log: s.log,
+		StartTimeout: s.config.StartTimeout, GracefulTimeout: s.config.GracefulTimeout,
+	})
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	go func() { s.ended <- s.supervisor.Run(ctx) }()
+
+	ready := s.supervisor.Ready()
+	for {
+		select {
+		case <-ready:
+			ready = nil
+			if err := s.openDoors(); err != nil {
+				cancel(err)
+				return s.abandon(<-s.ended)
+			}
+		case err := <-s.ended:
+			return s.abandon(err)
+		case err := <-s.engine.Failed():
+			cancel(fmt.Errorf("the reactor ended: %w", err))
+			return s.abandon(<-s.ended)
+		case sig := <-s.signals:
+			switch sig {
+			case syscall.SIGTERM, syscall.SIGINT:
+				return s.drain(sig)
+			case syscall.SIGHUP:
+				s.log.Info("SIGHUP does nothing yet: restart to load a new version of the app")
+			}
+		}
+	}
+}
+
+// openDoors begins to accept and says so: from now on requests are answered.
+func (s *service) openDoors() error {
+	for _, l := range s.listeners {
+		if err := s.engine.Open(l); err != nil {
+			return err
+		}
+	}
+	s.banner()
+	return nil
+}
+
+// abandon ends what is left after the workers are gone and explains why.
+func (s *service) abandon(why error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeMin)
+	defer cancel()
+	s.engine.CloseDoors()
+	closed := s.engine.Close(ctx)
+	var failed *supervise.ImportError
+	if errors.As(why, &failed) {
+		why = &importError{s.app.name, s.dir, fmt.Sprintf("%s, %v", s.python.Path, s.python),
+			failed.Reason}
+	}
+	return errors.Join(why, closed)
+}
+
+// drain lets running requests finish within --graceful-timeout. Only a second SIGINT shortens
+// it: a platform may send SIGTERM several times and to every process, a person presses Ctrl-C
+// twice and means it.
+func (s *service) drain(first os.Signal) error {
+	s.log.Info("stopping: finishing running requests", "signal", first.String(),
+		"at_most", s.config.GracefulTimeout)
+	deadline := time.Now().Add(s.config.GracefulTimeout)
+	s.engine.CloseDoors()
+	ctx, force := context.WithCancel(context.Background())
+	defer force()
+	result := make(chan error, 1)
+	go func() { result <- s.finish(ctx, deadline) }()
+
+	interrupts, forced := 0, false
+	if first == syscall.SIGINT {
+		interrupts = 1
+	}
+	for {
+		select {
+		case err := <-result:
+			if forced {
+				return errForced
+			}
+			return err
+		case sig := <-s.signals:
+			if sig == syscall.SIGINT {
+				interrupts++
+			}
+			if interrupts >= 2 && !forced {
+				forced = true
+				force()
+			}
+		}
+	}
+}
+
+// finish ends the workers, then the reactor, which may still owe clients the last bytes of
+// their answers. It runs beside drain and touches nothing that drain does.
+func (s *service) finish(ctx context.Context, deadline time.Time) error {
+	missed := s.supervisor.Stop(ctx)
+	why := <-s.ended
+	if least := time.Now().Add(closeMin); deadline.Before(least) {
+		deadline = least
+	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	closed := s.engine.Close(ctx)
+	if missed || errors.Is(closed, context.DeadlineExceeded) {
+		return errDeadline
+	}
+	return errors.Join(why, closed)
+}
