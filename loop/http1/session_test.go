@@ -1,7 +1,6 @@
 package http1
 
 import (
-	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -214,15 +213,4 @@ func splitOffsets(lim Limits, n int) []int {
 		}
 	}
 	return offsets
-}
-
-// parseWhole scans and parses one head that came in one read.
-func parseWhole(lim Limits, head []byte) (*Request, int, *Error) {
-	var g Guard
-	n, err := g.Scan(head, &lim)
-	if err != nil || n == 0 {
-		return nil, n, err
-	}
-	req, err := NewParser(lim).Parse(bytes.Clone(head[:n]), &g)
-	return req, n, err
 }
