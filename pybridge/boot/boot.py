@@ -1,0 +1,144 @@
+"""The first Python code of a worker: loads the shim, imports the app, starts the threads.
+
+The Go process runs this with `settings` in its globals and these descriptors open:
+
+    3       the shim, an extension module in a sealed memfd
+    5       the region: the shared memory of all lanes
+    6       the control socket: we report "r" (ready) or "i" (the app cannot be imported)
+    7 ...   one doorbell for each lane
+
+Exit codes: 0 when told to finish, 4 when the app cannot be imported.
+"""
+
+import os
+import sys
+import threading
+import traceback
+import types
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+
+SHIM, REGION, CONTROL, DOORBELLS = 3, 5, 6, 7
+IMPORT_FAILED = 4
+
+
+class FileWrapper:
+    """wsgi.file_wrapper: iterates over blocks of a file-like object (PEP 3333)."""
+
+    def __init__(self, filelike, block_size=65536):
+        self.filelike = filelike
+        self.block_size = block_size
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        data = self.filelike.read(self.block_size)
+        if data:
+            return data
+        raise StopIteration
+
+
+def load_shim():
+    """Load the extension module from its descriptor: no file on disk, no ctypes."""
+    path = f"/proc/self/fd/{SHIM}"
+    loader = ExtensionFileLoader("_gophersnake", path)
+    module = loader.create_module(ModuleSpec("_gophersnake", loader, origin=path))
+    loader.exec_module(module)
+    return module
+
+
+def keep_to_ourselves():
+    """Keep our descriptors out of the programs that the app starts."""
+    for fd in range(SHIM, DOORBELLS + settings["lanes"]):
+        try:
+            os.set_inheritable(fd, False)
+        except OSError:
+            pass  # 4 was closed when the settings were read
+
+
+def source_module(name, source):
+    module = types.ModuleType(name)
+    exec(compile(source, "<gophersnake>", "exec"), module.__dict__)
+    return module
+
+
+def load_app():
+    """Return the user's WSGI callable, or report why there is none and exit."""
+    if settings["app"] == "gophersnake:demo":
+        return source_module("gophersnake_demo", settings["demo"]).application
+    resolve = source_module("_gophersnake_resolve", settings["resolve"])
+    try:
+        return resolve.load(settings["app"], settings["dir"])
+    except BaseException as exc:  # SystemExit at import is a failure too
+        os.write(CONTROL, b"i")
+        print(resolve.format_failure(exc), file=sys.stderr, flush=True)
+        os._exit(IMPORT_FAILED)
+
+
+def environ_template(listener):
+    """Return what is the same in every environ of one listener."""
+    template = {
+        "SCRIPT_NAME": "",
+        "SERVER_NAME": listener["server_name"],
+        "SERVER_PORT": listener["server_port"],
+        "SERVER_SOFTWARE": "gophersnake",
+        "GATEWAY_INTERFACE": "CGI/1.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": listener["scheme"],
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": settings["threads"] > 1,
+        "wsgi.multiprocess": settings["multiprocess"],
+        "wsgi.run_once": False,
+        "wsgi.file_wrapper": FileWrapper,
+        "wsgi.input_terminated": True,
+    }
+    if listener["scheme"] == "https":
+        template["HTTPS"] = "on"
+    return template
+
+
+def log_exception(what, kind, value, trace):
+    """Write an app's exception to the log in one piece."""
+    text = "".join(traceback.format_exception(kind, value, trace))
+    sys.stderr.write(f"{what}\n{text}")
+    sys.stderr.flush()
+
+
+def serve(shim):
+    """Serve until told to finish. A lone thread is the main thread, as in a script."""
+    threads = settings["threads"]
+    if threads == 1:
+        os.write(CONTROL, b"r")
+        shim.serve(0, 1)
+        return
+    for i in range(threads):
+        name = f"gophersnake-{i + 1}"
+        threading.Thread(target=shim.serve, args=(i,), name=name, daemon=True).start()
+    os.write(CONTROL, b"r")
+    shim.wait()
+
+
+def finish():
+    """End what the app started: CherryPy's engine runs threads that only its exit() ends."""
+    cherrypy = sys.modules.get("cherrypy")
+    engine = getattr(cherrypy, "engine", None)
+    if engine is not None and engine.state == engine.states.STARTED:
+        engine.exit()
+
+
+def main():
+    keep_to_ourselves()
+    sys.argv = [settings["app"]]
+    shim = load_shim()
+    os.close(SHIM)
+    app = load_app()
+    doorbells = [DOORBELLS + i for i in range(settings["lanes"])]
+    templates = [environ_template(listener) for listener in settings["listeners"]]
+    shim.attach(REGION, CONTROL, doorbells, app, templates, log_exception)
+    serve(shim)
+    finish()
+
+
+main()

@@ -1,0 +1,380 @@
+package pybridge
+
+import (
+	"errors"
+	"math/bits"
+	"os"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrFull says that a lane has no room for a request now; a reply will make some.
+var ErrFull = errors.New("pybridge: lane is full")
+
+// ErrCorrupt says that a worker broke the lane's format; it must be killed (invariant 4).
+var ErrCorrupt = errors.New("pybridge: worker broke the lane format")
+
+// Lane is one loop's end of the link to one worker. All methods belong to that loop, except
+// where they say otherwise.
+type Lane struct {
+	region *region
+	worker *Worker
+	base   uint32
+	index  int
+
+	reqTail uint32       // requests published
+	repHead uint32       // replies taken
+	free    []uint32     // stack of free slots; the last one used is the warmest
+	gens    []uint32     // by slot: the generation of its current or last use
+	arenaAt []arenaPiece // by slot: what it holds of the arena
+	busy    []bool       // by slot: between Submit and the last reply or Cancel
+	arena   uint64       // bit set: that block of the arena is free
+	acks    []uint32     // by thread: replies taken
+	dirty   []uint32     // threads whose acks have to be stored
+	isDirty []bool
+
+	doorbell *os.File // our end until the loop enrols it
+	bellFD   int      // descriptor for passing body files; set by the loop
+	inFlight int
+}
+
+type arenaPiece struct{ first, count uint8 }
+
+func newLane(r *region, w *Worker, index int, doorbell *os.File) *Lane {
+	h := &r.head
+	l := &Lane{
+		region: r, worker: w, index: index, doorbell: doorbell, bellFD: -1,
+		base:    h.lanesOff + uint32(index)*h.laneBytes,
+		free:    make([]uint32, 0, h.slots),
+		gens:    make([]uint32, h.slots),
+		busy:    make([]bool, h.slots),
+		arenaAt: make([]arenaPiece, h.slots),
+		acks:    make([]uint32, h.threads),
+		isDirty: make([]bool, h.threads),
+	}
+	for i := h.slots; i > 0; i-- {
+		l.free = append(l.free, i-1)
+	}
+	blocks := h.arenaBytes / arenaBlockBytes
+	l.arena = ^uint64(0) >> (64 - blocks)
+	if blocks == 0 {
+		l.arena = 0
+	}
+	r.refs.Add(1)
+	return l
+}
+
+// Worker returns the worker behind the lane. Any goroutine may call it.
+func (l *Lane) Worker() *Worker { return l.worker }
+
+// Doorbell is the file that becomes readable when replies wait for a sleeping loop. The loop
+// enrols a duplicate, tells its descriptor to SetDoorbellFD and closes this one.
+func (l *Lane) Doorbell() *os.File { return l.doorbell }
+
+// SetDoorbellFD names the descriptor by which body files are passed.
+func (l *Lane) SetDoorbellFD(fd int) { l.bellFD = fd }
+
+// Slots is how many requests the lane can hold.
+func (l *Lane) Slots() int { return len(l.gens) }
+
+// InFlight is how many requests the lane holds now.
+func (l *Lane) InFlight() int { return l.inFlight }
+
+// HasRoom reports whether Submit can succeed for a request without a large body.
+func (l *Lane) HasRoom() bool { return len(l.free) > 0 }
+
+func (l *Lane) slot(i uint32) unsafe.Pointer {
+	off := l.base + l.region.head.slotsOff + i*l.region.head.slotBytes
+	return unsafe.Pointer(&l.region.mem[off])
+}
+
+func (l *Lane) slotMem(i uint32) []byte {
+	off := l.base + l.region.head.slotsOff + i*l.region.head.slotBytes
+	return l.region.mem[off : off+l.region.head.slotBytes : off+l.region.head.slotBytes]
+}
+
+// Request is one request to be written into a lane. All slices are borrowed for the call to
+// Submit only. Method, Target, Path, Query and the headers may alias Head: what lies inside it
+// is not copied twice.
+type Request struct {
+	Head                        []byte
+	Method, Target, Path, Query []byte
+	RemoteAddr                  []byte
+	RemotePort                  uint16
+	Listener                    uint16
+	HTTP10, KeepAlive, IsHead   bool
+	Headers                     []Header
+
+	HasBody  bool
+	Body     []byte // the whole body, or nil with BodyFile
+	BodyFile *os.File
+	BodyLen  int64 // of BodyFile
+}
+
+// Header is one field of a request; Name is a token, Value has no CR, LF or NUL.
+type Header struct{ Name, Value []byte }
+
+// slotWriter fills one slot.
+type slotWriter struct {
+	mem  []byte
+	head []byte // the borrowed head
+	base uint32 // where its copy starts
+	at   uint32
+}
+
+// put returns where b stands in the slot, copying it unless it is a piece of the head.
+func (w *slotWriter) put(b []byte) span {
+	if len(b) == 0 {
+		return span{off: w.base}
+	}
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(w.head)))
+	if at >= start && at+uintptr(len(b)) <= start+uintptr(len(w.head)) {
+		return span{off: w.base + uint32(at-start), len: uint32(len(b))}
+	}
+	s := span{off: w.at, len: uint32(copy(w.mem[w.at:], b))}
+	w.at += s.len
+	return s
+}
+
+// Submit writes a request into a free slot and publishes it; Ring makes the worker look. It
+// returns the slot's number and generation, or ErrFull. The caller keeps BodyFile.
+func (l *Lane) Submit(q *Request) (slot, generation uint32, err error) {
+	if len(l.free) == 0 {
+		return 0, 0, ErrFull
+	}
+	i := l.free[len(l.free)-1]
+	mem := l.slotMem(i)
+	w := slotWriter{mem: mem, head: q.Head}
+	s := (*slotHead)(unsafe.Pointer(&mem[0]))
+	table := uint32(unsafe.Sizeof(slotHead{}))
+	w.base = table + uint32(len(q.Headers))*uint32(unsafe.Sizeof(slotHeader{}))
+	w.at = w.base + uint32(len(q.Head))
+	if int(w.at)+len(q.Path)+len(q.RemoteAddr) > len(mem)-inlineBodyBytes {
+		return 0, 0, errors.New("pybridge: request head is larger than a slot")
+	}
+	copy(mem[w.base:], q.Head)
+	if err := l.placeBody(i, s, q, &w); err != nil {
+		return 0, 0, err
+	}
+	rows := unsafe.Slice((*slotHeader)(unsafe.Pointer(&mem[table])), len(q.Headers))
+	for n := range q.Headers {
+		rows[n] = slotHeader{w.put(q.Headers[n].Name), w.put(q.Headers[n].Value)}
+	}
+	s.headerCount, s.headersOff = uint32(len(rows)), table
+	s.method, s.target = w.put(q.Method), w.put(q.Target)
+	s.path, s.query = w.put(q.Path), w.put(q.Query)
+	s.remoteAddr = w.put(q.RemoteAddr)
+	s.listener, s.remotePort = q.Listener, q.RemotePort
+	s.queuedNs = uint64(time.Since(epoch))
+	s.flags |= flagsOf(q)
+	l.publish(i, s)
+	return i, l.gens[i], nil
+}
+
+var epoch = time.Now()
+
+func flagsOf(q *Request) uint32 {
+	var f uint32
+	if q.HTTP10 {
+		f |= flagHTTP10
+	}
+	if q.KeepAlive {
+		f |= flagKeepAlive
+	}
+	if q.IsHead {
+		f |= flagHead
+	}
+	return f
+}
+
+// placeBody copies the body behind the head, or into the arena, or passes its file.
+func (l *Lane) placeBody(i uint32, s *slotHead, q *Request, w *slotWriter) error {
+	s.flags, s.bodyLen, s.bodyOff = 0, 0, 0
+	if !q.HasBody {
+		return nil
+	}
+	s.flags = flagBody
+	switch {
+	case q.BodyFile != nil:
+		if err := l.passFile(i, q.BodyFile); err != nil {
+			return err
+		}
+		s.flags |= flagBodyFile
+		s.bodyLen = uint64(q.BodyLen)
+	case len(q.Body) <= inlineBodyBytes:
+		s.bodyOff = uint64(len(w.mem) - inlineBodyBytes)
+		s.bodyLen = uint64(copy(w.mem[s.bodyOff:], q.Body))
+	default:
+		first, ok := l.takeArena(i, len(q.Body))
+		if !ok {
+			return ErrFull
+		}
+		s.flags |= flagBodyArena
+		s.bodyOff = uint64(first) * arenaBlockBytes
+		at := uint64(l.base+l.region.head.arenaOff) + s.bodyOff
+		s.bodyLen = uint64(copy(l.region.mem[at:], q.Body))
+	}
+	return nil
+}
+
+// takeArena finds neighbouring free blocks for n bytes.
+func (l *Lane) takeArena(slot uint32, n int) (first int, ok bool) {
+	count := (n + arenaBlockBytes - 1) / arenaBlockBytes
+	if count > 64 {
+		return 0, false
+	}
+	runs := l.arena // bit b survives when blocks b .. b+count-1 are free
+	for k := 1; k < count && runs != 0; k++ {
+		runs &= l.arena >> k
+	}
+	if runs == 0 {
+		return 0, false
+	}
+	first = bits.TrailingZeros64(runs)
+	l.arena &^= (^uint64(0) >> (64 - count)) << first
+	l.arenaAt[slot] = arenaPiece{uint8(first), uint8(count)}
+	return first, true
+}
+
+// passFile sends a descriptor ahead of its request.
+func (l *Lane) passFile(slot uint32, f *os.File) error {
+	id := [4]byte{byte(slot), byte(slot >> 8), byte(slot >> 16), byte(slot >> 24)}
+	err := unix.Sendmsg(l.bellFD, id[:], unix.UnixRights(int(f.Fd())), nil,
+		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	if err == unix.EAGAIN || err == unix.ETOOMANYREFS {
+		return ErrFull
+	}
+	return err
+}
+
+// publish makes slot i visible to the worker.
+func (l *Lane) publish(i uint32, s *slotHead) {
+	l.free = l.free[:len(l.free)-1]
+	l.gens[i] = (l.gens[i] + 1) & (1<<(32-slotGenerationShift) - 1)
+	l.busy[i] = true
+	l.inFlight++
+	atomic.StoreUint32(&s.gone, 0)
+	atomic.StoreUint32(&s.state, l.gens[i]<<slotGenerationShift|slotQueued)
+	mask := l.region.head.slots - 1
+	ring := l.region.word(l.base + l.region.head.requestsOff + (l.reqTail&mask)*4)
+	atomic.StoreUint32(ring, i)
+	l.reqTail++
+	atomic.StoreUint32(l.region.word(l.base+reqTailOff), l.reqTail)
+}
+
+// Ring wakes a thread of the worker if one sleeps and wants it; called once a batch.
+func (l *Lane) Ring() { l.region.ring() }
+
+// Cancel takes a request back that no thread has begun; false when one has.
+func (l *Lane) Cancel(slot, generation uint32) bool {
+	s := (*slotHead)(l.slot(slot))
+	queued := generation<<slotGenerationShift | slotQueued
+	free := generation<<slotGenerationShift | slotFree
+	if !atomic.CompareAndSwapUint32(&s.state, queued, free) {
+		return false
+	}
+	l.giveBack(slot)
+	return true
+}
+
+// MarkGone tells the thread that runs the slot's request that its client has gone.
+func (l *Lane) MarkGone(slot uint32) {
+	atomic.StoreUint32(&(*slotHead)(l.slot(slot)).gone, 1)
+}
+
+// Taken reports whether a thread has begun the slot's request.
+func (l *Lane) Taken(slot uint32) bool {
+	return atomic.LoadUint32(&(*slotHead)(l.slot(slot)).state)&slotStateMask == slotTaken
+}
+
+func (l *Lane) giveBack(slot uint32) {
+	if p := l.arenaAt[slot]; p.count > 0 {
+		l.arena |= (^uint64(0) >> (64 - p.count)) << p.first
+		l.arenaAt[slot] = arenaPiece{}
+	}
+	l.busy[slot] = false
+	l.inFlight--
+	l.free = append(l.free, slot)
+}
+
+// Reply is one piece of a response.
+type Reply struct {
+	Slot, Generation uint32
+	Thread           uint32
+	Flags            uint32 // ReplyLast, ReplyAbort, ReplyClose
+	Status           uint32 // worth reading in a response's first reply
+	// Data is ready for the socket. It lies in shared memory and stays valid until Ack.
+	Data []byte
+}
+
+// Next takes the next reply into r: false when there is none. ErrCorrupt when the worker broke
+// the format: nothing of this lane may be trusted any more. After a reply with ReplyLast the
+// slot may be used again.
+func (l *Lane) Next(r *Reply) (bool, error) {
+	h := &l.region.head
+	tail := atomic.LoadUint32(l.region.word(l.base + repTailOff))
+	if tail == l.repHead {
+		return false, nil
+	}
+	if tail-l.repHead > h.replies {
+		return false, ErrCorrupt
+	}
+	off := l.base + h.repliesOff + (l.repHead&(h.replies-1))*uint32(unsafe.Sizeof(replyEntry{}))
+	e := *(*replyEntry)(unsafe.Pointer(&l.region.mem[off])) // one read, then checks
+	l.repHead++
+	if e.slot >= h.slots || !l.busy[e.slot] || e.generation != l.gens[e.slot] ||
+		e.thread >= h.threads || e.off > h.responseBytes || e.len > h.responseBytes-e.off {
+		return false, ErrCorrupt
+	}
+	at := l.base + h.responsesOff + e.thread*h.responseBytes + e.off
+	*r = Reply{
+		Slot: e.slot, Generation: e.generation, Thread: e.thread, Flags: e.flags,
+		Status: e.status, Data: l.region.mem[at : at+e.len : at+e.len],
+	}
+	if e.flags&ReplyLast != 0 {
+		l.giveBack(e.slot)
+	}
+	return true, nil
+}
+
+// Ack lets the thread use the reply's bytes again; FlushAcks makes it so. Replies of one
+// thread are acknowledged in order.
+func (l *Lane) Ack(thread uint32) {
+	l.acks[thread]++
+	if !l.isDirty[thread] {
+		l.isDirty[thread] = true
+		l.dirty = append(l.dirty, thread)
+	}
+}
+
+// FlushAcks publishes the acknowledgements and wakes threads that wait for them.
+func (l *Lane) FlushAcks() {
+	for _, t := range l.dirty {
+		off := l.base + acksOff + t*lineBytes
+		word := l.region.word(off + ackCountOff)
+		atomic.StoreUint32(word, l.acks[t])
+		if atomic.LoadUint32(l.region.word(off+ackWaitOff)) != 0 {
+			futexWake(word)
+		}
+		l.isDirty[t] = false
+	}
+	l.dirty = l.dirty[:0]
+}
+
+// Sleep asks for the doorbell: true when the loop may sleep, false when replies have come.
+func (l *Lane) Sleep() bool {
+	asleep := l.region.word(l.base + asleepOff)
+	atomic.StoreUint32(asleep, 1)
+	if atomic.LoadUint32(l.region.word(l.base+repTailOff)) == l.repHead {
+		return true
+	}
+	atomic.StoreUint32(asleep, 0)
+	return false
+}
+
+// Release ends the loop's use of the lane; no method may be called afterwards.
+func (l *Lane) Release() { l.region.release() }

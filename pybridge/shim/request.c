@@ -1,0 +1,199 @@
+/* request.c: one request from its slot through the app to its last reply (PEP 3333). */
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <unistd.h>
+
+/* GIL held. "METHOD target" of the request, for the log. New reference or NULL without an exception. */
+static PyObj *describe(const struct context *c)
+{
+    const struct slot *s = c->req.slot;
+    const char *base = (const char *)s;
+    PyObj *method = py.PyUnicode_DecodeLatin1(base + s->method.off, s->method.len, NULL);
+    PyObj *target = py.PyUnicode_DecodeLatin1(base + s->target.off, s->target.len, NULL);
+    PyObj *both = method && target ? py.PyUnicode_FromFormat("%U %U", method, target) : NULL;
+
+    py.Py_DecRef(method);
+    py.Py_DecRef(target);
+    if (!both)
+        py.PyErr_Clear();
+    return both;
+}
+
+/* GIL held. Logs the exception that is set, with its traceback, and clears it. SystemExit and its like are only logged: PyErr_Print would end the process. */
+static void log_exception(const struct context *c, const char *where)
+{
+    PyObj *type, *value, *traceback, *request, *what, *done;
+
+    py.PyErr_Fetch(&type, &value, &traceback);
+    py.PyErr_NormalizeException(&type, &value, &traceback);
+    request = describe(c);
+    what = py.PyUnicode_FromFormat("%s %S", where, request ? request : py.None);
+    done = what ? py.PyObject_CallFunctionObjArgs(shim.log_exception, what, type, value ? value : py.None, traceback ? traceback : py.None, NULL) : NULL;
+    if (!done)
+        py.PyErr_WriteUnraisable(shim.log_exception);
+    py.Py_DecRef(done);
+    py.Py_DecRef(what);
+    py.Py_DecRef(request);
+    py.Py_DecRef(type);
+    py.Py_DecRef(value);
+    py.Py_DecRef(traceback);
+}
+
+/* GIL held. The total length of a list's or tuple's blocks, or -1 with TypeError set when one is not bytes. */
+static int64_t total_length(PyObj *blocks, ssize_t n, PyObj *(*item)(PyObj *, ssize_t))
+{
+    int64_t total = 0;
+    char *s;
+    ssize_t len;
+
+    for (ssize_t i = 0; i < n; i++) {
+        PyObj *b = item(blocks, i);
+        if (!b || py.PyBytes_AsStringAndSize(b, &s, &len) < 0)
+            return -1;
+        total += len;
+    }
+    return total;
+}
+
+/* GIL held; let go while the ring is full. A list or tuple: its length is known before the first byte goes out. Result as of gs_response_block. */
+static int send_sequence(struct context *c, PyObj *blocks, int is_list)
+{
+    PyObj *(*item)(PyObj *, ssize_t) = is_list ? py.PyList_GetItem : py.PyTuple_GetItem;
+    ssize_t n = is_list ? py.PyList_Size(blocks) : py.PyTuple_Size(blocks);
+    int64_t whole = total_length(blocks, n, item);
+    int rc = whole < 0 ? -1 : 0;
+
+    for (ssize_t i = 0; i < n && rc == 0; i++) {
+        char *s;
+        ssize_t len;
+        PyObj *b = item(blocks, i);
+        if (!b)
+            return -1;
+        py.Py_IncRef(b); /* the app may change its list while the GIL is let go */
+        rc = py.PyBytes_AsStringAndSize(b, &s, &len) < 0 ? -1 : gs_response_block(c, s, (size_t)len, 0, whole);
+        py.Py_DecRef(b);
+        if (is_list && py.PyList_Size(blocks) < n)
+            n = py.PyList_Size(blocks);
+    }
+    return rc;
+}
+
+/* GIL held. The client has closed; nobody reads the rest. */
+static int client_gone(const struct context *c)
+{
+    return atomic_load_explicit(&c->req.slot->gone, memory_order_relaxed) != 0;
+}
+
+/* GIL held; let go while the ring is full. Any other iterable: a block is on its way before the next one is asked for. Result as of gs_response_block. */
+static int send_iterable(struct context *c, PyObj *result)
+{
+    PyObj *it = py.PyObject_GetIter(result), *b;
+    int rc = 0;
+
+    if (!it)
+        return -1;
+    while (rc == 0 && (b = py.PyIter_Next(it))) {
+        char *s;
+        ssize_t len;
+        rc = py.PyBytes_AsStringAndSize(b, &s, &len) < 0 ? -1 : gs_response_block(c, s, (size_t)len, 1, -1);
+        py.Py_DecRef(b);
+        if (rc == 0 && client_gone(c)) {
+            gs_response_abort(c);
+            rc = 1;
+        }
+    }
+    if (rc == 0 && py.PyErr_Occurred())
+        rc = -1;
+    py.Py_DecRef(it);
+    return rc;
+}
+
+/* GIL held; let go while the ring is full. The whole response of a result. 0, or -1 with an exception set. */
+static int send_result(struct context *c, PyObj *result)
+{
+    PyObj *type = gs_type(result);
+    int rc = type == py.T_list || type == py.T_tuple ? send_sequence(c, result, type == py.T_list) : send_iterable(c, result);
+
+    if (rc < 0)
+        return -1;
+    if (c->req.aborted)
+        return 0;
+    rc = gs_response_end(c);
+    if (rc > 0) {
+        py.PyErr_Format(py.ValueError, "the response ended after %zd of its %zd bytes (Content-Length)", (ssize_t)c->req.sent, (ssize_t)c->req.length);
+        log_exception(c, "Truncated response to");
+    }
+    return rc < 0 ? -1 : 0;
+}
+
+/* GIL held. Calls result.close() if there is one (PEP 3333: always, whatever happened before). */
+static void close_result(struct context *c, PyObj *result)
+{
+    PyObj *type = gs_type(result);
+
+    if (type == py.T_list || type == py.T_tuple)
+        return;
+    PyObj *close = py.PyObject_GetAttrString(result, "close");
+    if (!close) {
+        py.PyErr_Clear();
+        return;
+    }
+    gs_response_flush(c); /* the client need not wait for it */
+    PyObj *done = py.PyObject_CallFunctionObjArgs(close, NULL);
+    if (!done)
+        log_exception(c, "Exception in close() of the response to");
+    py.Py_DecRef(done);
+    py.Py_DecRef(close);
+}
+
+/* GIL held. Calls the app. New reference to its result, or NULL with an exception set. */
+static PyObj *call_app(struct context *c)
+{
+    PyObj *input, *start, *env, *result = NULL;
+
+    if (gs_input_open(c) < 0)
+        return NULL;
+    input = gs_input_new(c);
+    start = input ? gs_start_response_new(c) : NULL;
+    env = start ? gs_environ_new(c, input) : NULL;
+    if (env) {
+        PyObj *args[3] = {NULL, env, start}; /* args[0] is the callee's to use: PY_VECTORCALL_ARGUMENTS_OFFSET */
+        if (py.PyObject_Vectorcall)
+            result = py.PyObject_Vectorcall(shim.app, args + 1, 2 | (size_t)1 << (8 * sizeof(size_t) - 1), NULL);
+        else
+            result = py.PyObject_CallFunctionObjArgs(shim.app, env, start, NULL);
+    }
+    py.Py_DecRef(env);
+    py.Py_DecRef(start);
+    py.Py_DecRef(input);
+    return result;
+}
+
+/* GIL held; the app and a full ring let it go. Runs the request that c->req names and sends its last reply. No exception is left set. */
+void gs_request_run(struct context *c)
+{
+    struct request *r = &c->req;
+
+    r->use++;
+    r->state = RESPONSE_NONE;
+    r->block = NULL;
+    r->block_len = r->block_cap = 0;
+    gs_response_reset(c);
+    PyObj *result = call_app(c);
+    if (!*shim.parent_process)
+        _exit(0); /* a child that the app forked came back here: the lanes are its parent's */
+    if (!result || send_result(c, result) < 0) {
+        log_exception(c, "Exception in request");
+        gs_response_error(c);
+    }
+    if (result) {
+        close_result(c, result);
+        py.Py_DecRef(result);
+    }
+    if (!*shim.parent_process)
+        _exit(0);
+    r->use++; /* what the app kept of this request refuses from now on */
+    gs_input_close(c);
+    gs_response_last(c);
+}

@@ -1,0 +1,315 @@
+package pybridge
+
+import (
+	"bufio"
+	"bytes"
+	_ "embed" // the shim and the Python sources of a worker
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+//go:embed shim/gophersnake_shim.so
+var shimObject []byte
+
+//go:embed boot/boot.py
+var bootSource string
+
+//go:embed boot/resolve.py
+var resolveSource string
+
+//go:embed boot/demo.py
+var demoSource string
+
+// DemoApp is the App that names the built-in demo.
+const DemoApp = "gophersnake:demo"
+
+// Listener is what a worker's environ says of the listener a request came in by.
+type Listener struct {
+	ServerName string `json:"server_name"` // SERVER_NAME, never empty
+	ServerPort string `json:"server_port"` // SERVER_PORT, never empty
+	Scheme     string `json:"scheme"`      // wsgi.url_scheme
+}
+
+// Config is what all workers of one app share. It is not changed after the first Start.
+type Config struct {
+	Python       string // the interpreter's path as the user named it: it carries the venv
+	App          string // see boot/resolve.py, or DemoApp
+	Dir          string // working directory and first entry of sys.path
+	Multiprocess bool   // wsgi.multiprocess: more than one worker serves the app
+	Listeners    []Listener
+	Sizes        Sizes
+	// Output takes one line that a worker wrote to its stdout or stderr, without the newline.
+	// It is called from several goroutines and may keep the slice only during the call.
+	Output func(worker int, line []byte)
+}
+
+// outputLineMax bounds one line of a worker's output; longer ones are split.
+const outputLineMax = 16384
+
+// Worker is one Python process and its lanes.
+type Worker struct {
+	id      int
+	cmd     *exec.Cmd
+	control *os.File
+	lanes   []*Lane
+	region  *region
+
+	ready, done  chan struct{}
+	readyOnce    sync.Once
+	importFailed atomic.Bool
+	state        *os.ProcessState // valid after done
+	waitErr      error
+	inFlight     atomic.Int64
+}
+
+// Start starts a worker: its process runs when Start returns, its app is not imported yet.
+func Start(id int, cfg *Config) (*Worker, error) {
+	r, err := newRegion(cfg.Sizes)
+	if err != nil {
+		return nil, err
+	}
+	w := &Worker{id: id, region: r, ready: make(chan struct{}), done: make(chan struct{})}
+	if err := w.start(cfg); err != nil {
+		for _, l := range w.lanes {
+			_ = l.doorbell.Close()
+			l.Release()
+		}
+		r.release()
+		return nil, fmt.Errorf("pybridge: starting worker %d: %w", id, err)
+	}
+	return w, nil
+}
+
+// start makes the descriptors the child inherits, in the order that boot.py expects: 3 the
+// shim, 4 the settings, 5 the region, 6 the control socket, 7 and up the doorbells.
+func (w *Worker) start(cfg *Config) error {
+	var inherited []*os.File
+	defer func() {
+		for _, f := range inherited {
+			_ = f.Close()
+		}
+	}()
+	add := func(f *os.File, err error) error {
+		if err == nil {
+			inherited = append(inherited, f)
+		}
+		return err
+	}
+	settings, err := json.Marshal(settingsOf(w.id, cfg))
+	if err != nil {
+		return err
+	}
+	if err := add(sealed("gophersnake-shim", shimObject)); err != nil {
+		return err
+	}
+	if err := add(sealed("gophersnake-boot", settings)); err != nil {
+		return err
+	}
+	fd, err := unix.FcntlInt(uintptr(w.region.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	_ = add(os.NewFile(uintptr(fd), "region"), nil)
+	ours, theirs, err := socketPair("control")
+	if err != nil {
+		return err
+	}
+	w.control = ours
+	_ = add(theirs, nil)
+	for i := range cfg.Sizes.Lanes {
+		ours, theirs, err := socketPair("doorbell")
+		if err != nil {
+			return err
+		}
+		_ = add(theirs, nil)
+		w.lanes = append(w.lanes, newLane(w.region, w, i, ours))
+	}
+	return w.spawn(cfg, inherited)
+}
+
+// settings is what boot.py reads from descriptor 4.
+type settings struct {
+	Boot         string     `json:"boot"`
+	Resolve      string     `json:"resolve"`
+	Demo         string     `json:"demo"`
+	App          string     `json:"app"`
+	Dir          string     `json:"dir"`
+	Worker       int        `json:"worker"`
+	Threads      int        `json:"threads"`
+	Lanes        int        `json:"lanes"`
+	Multiprocess bool       `json:"multiprocess"`
+	Listeners    []Listener `json:"listeners"`
+}
+
+func settingsOf(id int, cfg *Config) settings {
+	return settings{
+		Boot: bootSource, Resolve: resolveSource, Demo: demoSource, App: cfg.App, Dir: cfg.Dir,
+		Worker: id, Threads: cfg.Sizes.Threads, Lanes: cfg.Sizes.Lanes,
+		Multiprocess: cfg.Multiprocess, Listeners: cfg.Listeners,
+	}
+}
+
+// stub is all that stands on the worker's command line.
+const stub = `import json,os
+with os.fdopen(4) as f: c=json.load(f)
+exec(compile(c["boot"],"<gophersnake>","exec"),{"__name__":"_gophersnake_boot","settings":c})`
+
+// spawn starts the process and the goroutines that listen to it.
+func (w *Worker) spawn(cfg *Config, inherited []*os.File) error {
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	w.cmd = exec.Command(cfg.Python, "-c", stub)
+	w.cmd.Dir = cfg.Dir
+	w.cmd.ExtraFiles = inherited
+	w.cmd.Stdout, w.cmd.Stderr = outW, outW
+	w.cmd.Env = append(os.Environ(), "GOPHERSNAKE_WORKER="+strconv.Itoa(w.id))
+	if os.Getenv("PYTHONUNBUFFERED") == "" {
+		w.cmd.Env = append(w.cmd.Env, "PYTHONUNBUFFERED=1")
+	}
+	err = w.cmd.Start()
+	_ = outW.Close()
+	if err != nil {
+		_ = outR.Close()
+		return err
+	}
+	outputDone := make(chan struct{})
+	go func() {
+		defer close(outputDone)
+		forwardLines(outR, func(line []byte) { cfg.Output(w.id, line) })
+	}()
+	go w.listen()
+	go w.reap(outputDone)
+	return nil
+}
+
+// forwardLines calls emit for each line of f, long ones in pieces, until its end.
+func forwardLines(f *os.File, emit func([]byte)) {
+	defer func() { _ = f.Close() }()
+	r := bufio.NewReaderSize(f, outputLineMax)
+	for {
+		line, err := r.ReadSlice('\n')
+		if line = bytes.TrimSuffix(line, []byte{'\n'}); len(line) > 0 || err == nil {
+			emit(line)
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return
+		}
+	}
+}
+
+// listen reads the worker's reports: "r" it is ready, "i" its app cannot be imported.
+func (w *Worker) listen() {
+	report := make([]byte, 1)
+	for {
+		if _, err := io.ReadFull(w.control, report); err != nil {
+			return
+		}
+		switch report[0] {
+		case 'r':
+			w.readyOnce.Do(func() { close(w.ready) })
+		case 'i':
+			w.importFailed.Store(true)
+		}
+	}
+}
+
+// reap waits for the process. What it wrote last is forwarded before Done, unless a child of
+// the worker keeps the pipe open.
+func (w *Worker) reap(outputDone <-chan struct{}) {
+	w.waitErr = w.cmd.Wait()
+	w.state = w.cmd.ProcessState
+	select {
+	case <-outputDone:
+	case <-time.After(outputGrace):
+	}
+	_ = w.control.Close()
+	w.region.release()
+	close(w.done)
+}
+
+// sealed makes a read-only anonymous file that holds data.
+func sealed(name string, data []byte) (*os.File, error) {
+	fd, err := memfd(name)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	if _, err := f.Write(data); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	const all = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, all); err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return f, err
+}
+
+// socketPair makes two connected stream sockets, ours and the worker's.
+func socketPair(name string) (ours, theirs *os.File, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	_ = unix.SetNonblock(fds[0], true)
+	return os.NewFile(uintptr(fds[0]), name), os.NewFile(uintptr(fds[1]), name), nil
+}
+
+// ID is the number the supervisor gave the worker.
+func (w *Worker) ID() int { return w.id }
+
+// PID is the process's number.
+func (w *Worker) PID() int { return w.cmd.Process.Pid }
+
+// Lane returns the link to loop i.
+func (w *Worker) Lane(i int) *Lane { return w.lanes[i] }
+
+// InFlight counts the worker's requests over all loops.
+func (w *Worker) InFlight() *atomic.Int64 { return &w.inFlight }
+
+// Ready is closed when the app is imported and the threads wait for requests.
+func (w *Worker) Ready() <-chan struct{} { return w.ready }
+
+// Done is closed when the process is gone and reaped.
+func (w *Worker) Done() <-chan struct{} { return w.done }
+
+// Quit asks the worker to finish and exit. Its in-flight requests must be answered before.
+func (w *Worker) Quit() { _, _ = w.control.Write([]byte{'q'}) }
+
+// Kill ends the process at once.
+func (w *Worker) Kill() { _ = w.cmd.Process.Kill() }
+
+// Exit says how a worker ended; valid after Done.
+type Exit struct {
+	Code         int            // -1 when a signal ended it
+	Signal       syscall.Signal // 0 when it exited
+	ImportFailed bool           // the app could not be imported; its traceback is in the output
+}
+
+// Exit says how the worker ended. It must not be called before Done is closed.
+func (w *Worker) Exit() Exit {
+	e := Exit{Code: w.state.ExitCode(), ImportFailed: w.importFailed.Load()}
+	if ws, ok := w.state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		e.Signal = ws.Signal()
+	}
+	return e
+}
+
+// outputGrace is how long a dead worker's last lines are waited for.
+const outputGrace = 200 * time.Millisecond
+
