@@ -1,0 +1,8 @@
+package e2e
+
+import "syscall"
+
+const (
+	terminate = syscall.SIGTERM
+	interrupt = syscall.SIGINT
+)
