@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -58,14 +59,19 @@ var (
 	errDeadline = errors.New("requests were cut off: --graceful-timeout passed while stopping")
 )
 
-// importError carries the user's traceback with what was tried.
+// importError says what was tried. The reason is empty when the worker has already written the
+// traceback to its stderr.
 type importError struct {
 	app, dir, python string
 	reason           string
 }
 
 func (e *importError) Error() string {
-	return fmt.Sprintf("cannot import app %q (in %s with %s)\n%s", e.app, e.dir, e.python, e.reason)
+	text := fmt.Sprintf("cannot import app %q (in %s with %s)", e.app, e.dir, e.python)
+	if e.reason != "" {
+		text += "\n" + e.reason
+	}
+	return text
 }
 
 // service is one run of the server. It belongs to the goroutine that calls serve.
@@ -82,6 +88,7 @@ type service struct {
 	supervisor *supervise.Supervisor
 	ended      chan error // what supervisor.Run returned
 	began      time.Time
+	open       atomic.Bool // the banner was printed; read by the workers' output goroutines
 }
 
 func newService(p process, c *config.Config, a app) *service {
@@ -106,7 +113,7 @@ func (s *service) serve() (err error) {
 		return err
 	}
 	s.engine, err = s.newEngine(engineSpec{app: s.app, dir: s.dir, config: s.config,
-		python: s.python, log: s.log, workerLine: s.console.WorkerLine})
+		python: s.python, log: s.log, workerLine: s.workerLine})
 	if err != nil {
 		return err
 	}
@@ -214,8 +221,18 @@ func (s *service) openDoors() error {
 			return err
 		}
 	}
+	s.open.Store(true)
 	s.banner()
 	return nil
+}
+
+// workerLine logs a worker's output; until the doors open there is one worker only.
+func (s *service) workerLine(worker int, line []byte) {
+	if s.open.Load() {
+		s.console.WorkerLine(worker, line)
+	} else {
+		s.console.PlainLine(line)
+	}
 }
 
 // abandon ends what is left after the workers are gone and explains why.

@@ -165,6 +165,8 @@ func TestBannerNamesWhatIsServed(t *testing.T) {
 	if lines := strings.Count(b.stderr.String(), "\n"); lines > 6 {
 		t.Errorf("the banner has %d lines, want at most 6:\n%s", lines, b.stderr)
 	}
+	b.engine.spec.workerLine(2, []byte("hello"))
+	b.stderr.wait(t, `(?m)^\d.* worker 2 \| (hello)$`)
 	c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -241,6 +243,8 @@ func TestSignalBeforeReady(t *testing.T) {
 	b := start(t, func(*fakeWorker) { booting <- struct{}{} }, "x", "-w1",
 		"--listen=127.0.0.1:0")
 	<-booting
+	b.engine.spec.workerLine(1, []byte("Traceback\x1b"))
+	b.stderr.wait(t, `^Traceback(\\x1b)\n`)
 	b.signals <- syscall.SIGTERM
 	b.wantCode(exitClean)
 	if strings.Contains(b.stderr.String(), "listening") {

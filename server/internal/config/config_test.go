@@ -126,7 +126,7 @@ func TestBadValuesSayWhatToDo(t *testing.T) {
 		{"PORT=http", "", `PORT "http": give a port number from 0 to 65535`},
 		{"PORT=65536", "", `PORT "65536": give a port number`},
 		{"", "-t 0", `--threads "0": give`},
-		{"", "-w 512 -t 1024", `--threads "1024": 512 workers with that many are 524288`},
+		{"", "-w 512 -t 256", `--threads "256": 512 workers with that many are 131072`},
 		{"", "--timeout soon", `--timeout "soon": give a time such as 30s`},
 		{"", "--timeout -1s", `--timeout "-1s": give a time up to 24h`},
 		{"", "--timeout 1e99", `--timeout "1e99": give a time up to 24h`},

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// Bounds of the settings themselves.
+// Bounds of the settings themselves. Threads and loops are bounded by the lanes' format.
 const (
 	WorkersMax     = 512
-	ThreadsMax     = 1024 // in one worker
-	LoopsMax       = 256
+	ThreadsMax     = 256 // in one worker
+	LoopsMax       = 64
 	ConnectionsMax = 1 << 20
 	ListenersMax   = 64
 

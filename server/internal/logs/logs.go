@@ -123,6 +123,15 @@ func (c *Console) WorkerLine(id int, line []byte) {
 	_ = c.out.write(b.B)
 }
 
+// PlainLine writes a line of a worker without time and number: while one worker starts, what it
+// says is for the person who waits, and a traceback reads best as it is.
+func (c *Console) PlainLine(line []byte) {
+	b := bytebufferpool.Get()
+	defer giveBack(b)
+	b.B = append(appendEscaped(b.B, line[:min(len(line), LineBytesMax)]), '\n')
+	_ = c.out.write(b.B)
+}
+
 func (o *output) appendTime(b []byte, at time.Time) []byte {
 	if at.IsZero() {
 		at = o.now()

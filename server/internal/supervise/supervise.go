@@ -241,10 +241,12 @@ func (s *Supervisor) fail(err error, now time.Time) {
 	s.killAll(now)
 }
 
-// startDue fills the empty seats whose time has come.
+// startDue fills the empty seats whose time has come. Until a worker was ready only the first
+// seat is: an app that cannot be imported then fails once, with one traceback; the first
+// import has the CPUs to itself; and its .pyc files are there for the others.
 func (s *Supervisor) startDue(now time.Time) {
-	for _, seat := range s.seats {
-		if s.stopping || s.failure != nil {
+	for i, seat := range s.seats {
+		if s.stopping || s.failure != nil || i > 0 && !s.everReady {
 			return
 		}
 		if seat.member == nil && !now.Before(seat.startAt) {
@@ -348,12 +350,12 @@ func (s *Supervisor) finished() bool {
 // untilNext is the time to the nearest deadline or start.
 func (s *Supervisor) untilNext(now time.Time) time.Duration {
 	next := now.Add(idleWaitMax)
-	for _, seat := range s.seats {
+	for i, seat := range s.seats {
 		m := seat.member
 		switch {
 		case m != nil && !m.due.IsZero():
 			next = earlier(next, m.due)
-		case m == nil && !s.stopping && s.failure == nil:
+		case m == nil && !s.stopping && s.failure == nil && (i == 0 || s.everReady):
 			next = earlier(next, seat.startAt)
 		}
 	}

@@ -150,8 +150,8 @@ func newReadyBench(t *testing.T, n int) *bench {
 		}
 		return nil
 	})
-	for _, w := range b.workers() {
-		close(w.ready)
+	for i := range n {
+		close(b.workers()[i].ready)
 		synctest.Wait()
 	}
 	return b
@@ -159,20 +159,27 @@ func newReadyBench(t *testing.T, n int) *bench {
 
 func TestReadyWorkersJoinThePool(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, 2, nil)
+		b := newBench(t, 3, nil)
 		defer b.end()
 		select {
 		case <-b.s.Ready():
 			t.Fatal("ready before any worker was")
 		default:
 		}
-		close(b.workers()[1].ready)
+		if n := len(b.workers()); n != 1 {
+			t.Fatalf("%d workers were started before the first was ready, want 1", n)
+		}
+		close(b.workers()[0].ready)
 		<-b.s.Ready()
 		synctest.Wait()
-		b.wantCalls("add 2")
-		close(b.workers()[0].ready)
+		if n := len(b.workers()); n != 3 {
+			t.Fatalf("%d workers were started after the first was ready, want 3", n)
+		}
+		close(b.workers()[2].ready)
 		synctest.Wait()
-		b.wantCalls("add 2", "add 1")
+		close(b.workers()[1].ready)
+		synctest.Wait()
+		b.wantCalls("add 1", "add 3", "add 2")
 	})
 }
 
@@ -252,16 +259,14 @@ func TestADeathNowAndThenCostsNoWait(t *testing.T) {
 func TestImportErrorEndsTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, 3, nil)
-		b.workers()[1].die(Exit{Code: 4, ImportFailed: true, Reason: "No module named 'x'"})
+		b.workers()[0].die(Exit{Code: 4, ImportFailed: true, Reason: "No module named 'x'"})
 		err := <-b.result
 		var imp *ImportError
 		if !errors.As(err, &imp) || imp.Reason != "No module named 'x'" {
 			t.Fatalf("got %v, want the import error", err)
 		}
-		for _, w := range []*fakeWorker{b.workers()[0], b.workers()[2]} {
-			if w.kills.Load() != 1 {
-				t.Errorf("worker %d was killed %d times, want 1", w.id, w.kills.Load())
-			}
+		if n := len(b.workers()); n != 1 {
+			t.Errorf("%d workers were started, want 1: each prints the same traceback", n)
 		}
 		b.wantCalls()
 	})
@@ -400,21 +405,22 @@ func TestStopForcedByItsContext(t *testing.T) {
 }
 
 func TestStopWhileImporting(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, 2, func(w *fakeWorker) error { w.deaf = w.id == 2; return nil })
-		begin := time.Now()
-		if <-b.stop(t.Context()) {
-			t.Fatal("deadline missed, though no worker owed an answer")
-		}
-		if took := time.Since(begin); took != StartingQuitMax {
-			t.Fatalf("took %v, want %v", took, StartingQuitMax)
-		}
-		if b.workers()[0].kills.Load() != 0 || b.workers()[1].kills.Load() != 1 {
-			t.Fatalf("kills %d and %d, want 0 and 1",
-				b.workers()[0].kills.Load(), b.workers()[1].kills.Load())
-		}
-		b.wantCalls()
-	})
+	for deaf, want := range map[bool]time.Duration{false: 0, true: StartingQuitMax} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t, 2, func(w *fakeWorker) error { w.deaf = deaf; return nil })
+			begin := time.Now()
+			if <-b.stop(t.Context()) {
+				t.Fatal("deadline missed, though no worker owed an answer")
+			}
+			if took := time.Since(begin); took != want {
+				t.Fatalf("deaf %v: took %v, want %v", deaf, took, want)
+			}
+			if killed := b.workers()[0].kills.Load() == 1; killed != deaf {
+				t.Fatalf("deaf %v: killed %v", deaf, killed)
+			}
+			b.wantCalls()
+		})
+	}
 }
 
 func TestReadyDuringStopIsIgnored(t *testing.T) {
