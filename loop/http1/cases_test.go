@@ -444,7 +444,7 @@ var expectations = []testCase{
 	{"EX-06 no body", head("Expect: 100-continue"), gotGet + ` Expect="100-continue"`},
 	{"EX-06 length 0", post + "Expect: 100-continue\r\nContent-Length: 0\r\n\r\n",
 		gotPost + ` Expect="100-continue" Content-Length="0"`},
-	{"EX-07 body already there", post + "Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello" + next,
+	{"EX-07 body is there", post + "Expect: 100-continue\r\nContent-Length: 5\r\n\r\nhello" + next,
 		gotPost + ` Expect="100-continue" Content-Length="5" expect body="hello"; ` + gotNext},
 	{"EX-09 chunked", post + "Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n" + hello,
 		gotPost + ` Expect="100-continue" chunked expect body="hello"`},
@@ -454,7 +454,8 @@ var expectations = []testCase{
 }
 
 var chunkedBodies = []testCase{
-	{"CK-01 upper-case hex", chunks("A\r\n0123456789\r\n0\r\n\r\n"), gotChunked + ` body="0123456789"`},
+	{"CK-01 upper-case hex", chunks("A\r\n0123456789\r\n0\r\n\r\n"),
+		gotChunked + ` body="0123456789"`},
 	{"CK-02 000", chunks("a\r\n0123456789\r\n000\r\n\r\n"), gotChunked + ` body="0123456789"`},
 	{"CK-02 empty body", chunks("0\r\n\r\n"), gotChunked},
 	{"CK-02 two chunks", chunks("2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n"), gotChunked + ` body="hello"`},
@@ -549,8 +550,8 @@ var chunkedBodies = []testCase{
 	{"CK-42 CRLF between chunks", chunks("5\r\nhello\r\n\r\n0\r\n\r\n"), "400"},
 	{"CK-44 two", chunks(hello) + chunks(hello),
 		gotChunked + ` body="hello"; ` + gotChunked + ` body="hello"`},
-	{"CK-45 TERM.EXT", chunks("2;\nXX\r\n10\r\n1f\r\nAAAABBBBCCCC\r\n0\r\n\r\nDDDDEEEEFFFF\r\n0\r\n\r\n"),
-		"400"},
+	{"CK-45 TERM.EXT", chunks("2;\nXX\r\n10\r\n1f\r\nAAAABBBBCCCC\r\n0\r\n\r\n" +
+		"DDDDEEEEFFFF\r\n0\r\n\r\n"), "400"},
 	{"CK-46 TERM.SPILL", chunks("5\r\nAAAAAc\r\n17\r\nAAAABBBB\r\n0\r\n\r\nCCCCDDDD\r\n0\r\n\r\n"),
 		"400"},
 }

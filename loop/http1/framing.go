@@ -148,8 +148,8 @@ func (g *Guard) lengthField(value []byte, lim *Limits) *Error {
 // is refused and never falls back to Content-Length (CVE-2024-6827).
 //
 // RFC 9112 §6.1: a server that receives a transfer coding it does not understand SHOULD respond
-// with 501; a server MUST treat a Transfer-Encoding in HTTP/1.0 as faulty framing. §6.3: if chunked
-// is not the final coding, the server MUST respond with 400.
+// with 501; it MUST treat a Transfer-Encoding in HTTP/1.0 as faulty framing. §6.3: if chunked is
+// not the final coding, it MUST respond with 400.
 func (g *Guard) codingField(value []byte) *Error {
 	switch {
 	case g.minor == 0:

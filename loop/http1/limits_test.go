@@ -6,10 +6,9 @@ import (
 	"testing"
 )
 
-// TestLimits plays each limit at one less, at the limit and at one more: the edge is exact and
-// does not depend on how the bytes were cut.
-func TestLimits(t *testing.T) {
-	small := Limits{
+// smallLimits make every edge cheap to play at every split.
+func smallLimits() Limits {
+	return Limits{
 		RequestLineBytesMax:   64,
 		HeadBytesMax:          256,
 		HeaderCountMax:        5,
@@ -18,76 +17,97 @@ func TestLimits(t *testing.T) {
 		ChunkLineBytesMax:     30,
 		ChunkOverheadBytesMax: 60,
 	}
-	with := func(change func(*Limits)) Limits {
-		l := small
-		change(&l)
-		return l
-	}
-	for _, c := range []struct {
-		name    string
-		lim     Limits
-		size    int // the limit
-		refusal string
-		input   func(n int) string // n is what the limit counts
-	}{
-		{"request line", small, 64, "414", func(n int) string {
-			return line("GET /" + rep("x", n-len("GET / HTTP/1.1")) + " HTTP/1.1")
-		}},
-		{"request line after CRLF", small, 64, "414", func(n int) string {
-			return "\r\n" + line("GET /"+rep("x", n-len("GET / HTTP/1.1"))+" HTTP/1.1")
-		}},
-		{"request line of 1.0", small, 64, "414", func(n int) string {
-			return line("GET /" + rep("x", n-len("GET / HTTP/1.1")) + " HTTP/1.0")
-		}},
-		{"head", small, 256, "431", func(n int) string { return padded(n) }},
-		{"head after CRLF", small, 256, "431", func(n int) string { return "\r\n" + padded(n-2) }},
-		{"field lines", small, 5, "431", func(n int) string {
-			return get + numbered(n-1) + "\r\n"
-		}},
-		{"no field lines", with(func(l *Limits) { l.HeaderCountMax = 1 }), 1, "431",
-			func(n int) string {
-				return "GET / HTTP/1.0\r\n" + numbered(n) + "\r\n"
-			}},
-		{"Content-Length", small, 50, "413", func(n int) string {
-			return length(fmt.Sprint(n)) + rep("x", n)
-		}},
-		{"one chunk", small, 50, "413", func(n int) string {
-			return chunks(fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", n, rep("x", n)))
-		}},
-		{"two chunks", small, 50, "413", func(n int) string {
-			return chunks(fmt.Sprintf("1e\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n",
-				rep("x", 30), n-30, rep("x", n-30)))
-		}},
-		{"trailers", small, 40, "431", func(n int) string {
-			return chunks("0\r\nA: b\r\nX: " + rep("v", n-11) + "\r\n\r\n")
-		}},
-		{"trailer name", small, 40, "431", func(n int) string {
-			return chunks("0\r\n" + rep("N", n-3) + ":\r\n\r\n")
-		}},
-		{"chunk line", small, 30, "400", func(n int) string {
-			return chunks("1;" + rep("x", n-2) + "\r\nA\r\n0\r\n\r\n")
-		}},
-		{"second chunk line", small, 30, "400", func(n int) string {
-			return chunks("a\r\n0123456789\r\n1;" + rep("x", n-2) + "\r\nA\r\n0\r\n\r\n")
-		}},
-		{"last chunk line", small, 30, "400", func(n int) string {
-			return chunks("0;" + rep("x", n-2) + "\r\n\r\n")
-		}},
-		{"chunk overhead", with(func(l *Limits) { l.ChunkLineBytesMax = 99 }), 60, "400",
-			func(n int) string {
-				// "1;xx" CRLF "A" CRLF "0" CRLF: all but the A is framing, and the A pays for one.
-				return chunks("1;" + rep("x", n-8) + "\r\nA\r\n0\r\n\r\n")
-			}},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			for n := c.size - 1; n <= c.size+1; n++ {
-				got := playEverySplit(t, c.lim, c.input(n))
-				refused := got == c.refusal
-				if refused != (n > c.size) {
-					t.Errorf("%d of %d: got %.200q", n, c.size, got)
+}
+
+// edges are messages in which the limit of that size counts n.
+var edges = []struct {
+	name    string
+	size    int
+	refusal string
+	input   func(n int) string
+}{
+	{"request line", 64, "414", func(n int) string {
+		return line("GET /" + rep("x", n-len("GET / HTTP/1.1")) + " HTTP/1.1")
+	}},
+	{"request line after CRLF", 64, "414", func(n int) string {
+		return "\r\n" + line("GET /"+rep("x", n-len("GET / HTTP/1.1"))+" HTTP/1.1")
+	}},
+	{"request line of 1.0", 64, "414", func(n int) string {
+		return line("GET /" + rep("x", n-len("GET / HTTP/1.1")) + " HTTP/1.0")
+	}},
+	{"head", 256, "431", func(n int) string { return padded(n) }},
+	{"head after CRLF", 256, "431", func(n int) string { return "\r\n" + padded(n-2) }},
+	{"field lines", 5, "431", func(n int) string { return get + numbered(n-1) + "\r\n" }},
+	{"Content-Length", 50, "413", func(n int) string { return length(fmt.Sprint(n)) + rep("x", n) }},
+	{"one chunk", 50, "413", func(n int) string {
+		return chunks(fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", n, rep("x", n)))
+	}},
+	{"two chunks", 50, "413", func(n int) string {
+		return chunks("1e\r\n" + rep("x", 30) + "\r\n" +
+			fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", n-30, rep("x", n-30)))
+	}},
+	{"trailers", 40, "431", func(n int) string {
+		return chunks("0\r\nA: b\r\nX: " + rep("v", n-11) + "\r\n\r\n")
+	}},
+	{"trailer name", 40, "431", func(n int) string {
+		return chunks("0\r\n" + rep("N", n-3) + ":\r\n\r\n")
+	}},
+	{"chunk line", 30, "400", func(n int) string {
+		return chunks("1;" + rep("x", n-2) + "\r\nA\r\n0\r\n\r\n")
+	}},
+	{"second chunk line", 30, "400", func(n int) string {
+		return chunks("a\r\n0123456789\r\n1;" + rep("x", n-2) + "\r\nA\r\n0\r\n\r\n")
+	}},
+	{"last chunk line", 30, "400", func(n int) string {
+		return chunks("0;" + rep("x", n-2) + "\r\n\r\n")
+	}},
+	// 26 bytes of framing in the first chunk, n-31 in the second, 5 in the third and 3 in the last,
+	// of which the three data bytes pay for three.
+	{"chunk overhead", 60, "400", func(n int) string {
+		return chunks("1;" + rep("x", 20) + "\r\nA\r\n1;" + rep("x", n-37) + "\r\nA\r\n" +
+			"1\r\nA\r\n0\r\n\r\n")
+	}},
+}
+
+// TestLimits plays each limit at one less, at the limit and at one more: the edge is exact and
+// does not depend on how the bytes were cut.
+func TestLimits(t *testing.T) {
+	for _, e := range edges {
+		t.Run(e.name, func(t *testing.T) {
+			for n := e.size - 1; n <= e.size+1; n++ {
+				got := playEverySplit(t, smallLimits(), e.input(n))
+				if refused := got == e.refusal; refused != (n > e.size) {
+					t.Errorf("%d of %d: got %.200q", n, e.size, got)
 				}
 			}
 		})
+	}
+}
+
+// TestTightLimits: limits that end within the method, or allow no field line at all.
+func TestTightLimits(t *testing.T) {
+	lim := smallLimits()
+	lim.RequestLineBytesMax, lim.HeaderCountMax = 4, 0
+	for _, c := range []testCase{
+		{"method fits", "ABCD", "..."},
+		{"method too long", "ABCDE", "414"},
+		{"SP too many", "ABCD ", "414"},
+		{"target too many", "ABC /", "414"},
+		{"after CRLF", "\r\nABC /", "414"},
+	} {
+		if got := playEverySplit(t, lim, c.in); got != c.want {
+			t.Errorf("%s: got %q, want %q", c.id, got, c.want)
+		}
+	}
+	lim.RequestLineBytesMax = 64
+	for in, want := range map[string]string{
+		"GET / HTTP/1.0\r\n\r\n":         "GET / 1.0 close",
+		"GET / HTTP/1.0\r\nA: b\r\n\r\n": "431",
+		"GET / HTTP/1.0\r\nA":            "431",
+	} {
+		if got := playEverySplit(t, lim, in); got != want {
+			t.Errorf("no field lines: got %q, want %q\ninput %q", got, want, in)
+		}
 	}
 }
 

@@ -129,7 +129,8 @@ func (p *Parser) collect(message []byte, g *Guard) bool {
 			end, value = from, value[:0]
 		}
 		if offset(message, name) != at || from <= colon || end+2 > len(message) ||
-			message[colon] != ':' || message[end] != '\r' || message[end+1] != '\n' {
+			message[colon] != ':' || message[end] != '\r' ||
+			bytes.IndexByte(message[at:], '\n') != end+1-at {
 			return false
 		}
 		at = end + 2

@@ -163,25 +163,28 @@ func TestDisagreement(t *testing.T) {
 	p := NewParser(lim)
 	const seen = "GET /path HTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\r\n"
 	for name, other := range map[string]string{
-		"longer":              seen + "x",
-		"shorter":             seen[:len(seen)-1],
 		"P1 ends early":       "GET /path HTTP/1.1\r\nHost: a\r\n\r\nAb: cdef\r\n",
 		"P3 no colon":         "GET /path HTTP/1.1\r\nHost: a\r\nAbc cdef\r\n\r\n",
 		"P3 name over a line": "GET /path HTTP/1.1\r\nHost\r\n a\r\nAb:cdef\r\n\r\n",
-		"P6 swallowed line":   "GET /path HTTP/1.1\r\nHost:\n a\r\nAb: cdef\r\n\r\n",
+		"P6 swallowed line":   "GET /path HTTP/1.1\r\nHost:\n a\r\nAb:cdef\r\n\r\n",
 		"P9 fold":             "GET /path HTTP/1.1\r\nHost: a\r\n Ab:cdef\r\n\r\n",
 		"P10 bare LF":         "GET /path HTTP/1.1\r\nHost: a\nAb: cdefg\r\n\r\n",
 		"P10 bare LF first":   "GET /path HTTP/1.1\nHost: ab\r\nAb: cdef\r\n\r\n",
-		"P10 HTAB":            "GET\t/path\tHTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\r",
+		"P10 no last LF":      "GET /path HTTP/1.1\r\nHost: ab\r\nAb: cdef\r\n\r",
 		"P11 leading SP":      " GT /path HTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\r\n",
 		"P11 two SP":          "GET  path HTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\r\n",
 		"P11 short version":   "GET /paths HTTP/1.\r\nHost: a\r\nAb: cdef\r\n\r\n",
-		"other method":        "GE /paths HTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\r\n",
+		"P11 long version":    "GET /path HTTP/1.1x\r\nHost:a\r\nAb: cdef\r\n\r\n",
+		"short method":        "GE /paths HTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\r\n",
+		"short target":        "GET /pat HTTP/1.1\r\nHost: ab\r\nAb: cdef\r\n\r\n",
 		"colon moved":         "GET /path HTTP/1.1\r\nHost: a\r\nAbc: def\r\n\r\n",
-		"more lines":          "GET /path HTTP/1.1\r\nHost:\r\nA:\r\nAb:a\r\n\r\n",
-		"fewer lines":         "GET /path HTTP/1.1\r\nHost: abcdefghi\r\n\r\n",
-		"no lines":            "GET /path HTTP/1.1\r\n\r\nHost: a\r\nAb: cdef",
+		"more lines":          "GET /path HTTP/1.1\r\nHost:\r\nA: bc\r\nAb:\r\n\r\n",
+		"fewer lines":         "GET /path HTTP/1.1\r\nHost: abcdefghijk\r\n\r\n",
+		"no lines":            "GET /path HTTP/1.1\r\n\r\nHost: a\r\nAb: cdef\r\n",
 	} {
+		if len(other) != len(seen) {
+			t.Fatalf("%s: %d bytes, want %d", name, len(other), len(seen))
+		}
 		var g Guard
 		if n, err := g.Scan([]byte(seen), &lim); n != len(seen) || err != nil {
 			t.Fatal(n, err)
@@ -195,6 +198,13 @@ func TestDisagreement(t *testing.T) {
 		}
 	}
 	var g Guard
+	g.Scan([]byte(seen), &lim)
+	for _, other := range []string{seen + "x", seen[:len(seen)-1], "", seen + seen} {
+		if _, err := p.Parse([]byte(other), &g); err != ErrDisagreement {
+			t.Errorf("%q: got %v", other, err)
+		}
+	}
+	g.Reset()
 	g.Scan([]byte("GET / HTTP/1.1\r\n"), &lim)
 	if _, err := p.Parse([]byte("GET / HTTP/1.1\r\n"), &g); err != ErrDisagreement {
 		t.Errorf("head that is not accepted: got %v", err)
