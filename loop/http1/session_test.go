@@ -204,7 +204,7 @@ func playEverySplit(t testing.TB, lim Limits, input string) string {
 func splitOffsets(lim Limits, n int) []int {
 	var offsets []int
 	for i := 0; i < n; i++ {
-		near := i < 200 || i > n-200 || i%1009 == 0
+		near := i < 100 || i > n-100 || i%(n/32+1) == 0
 		for _, edge := range []int{lim.RequestLineBytesMax, lim.HeadBytesMax} {
 			near = near || i > edge-20 && i < edge+20
 		}
