@@ -74,11 +74,8 @@ func (g *Guard) Scan(buf []byte, lim *Limits) (n int, err *Error) {
 	if len(buf) > lim.HeadBytesMax {
 		seen = buf[:lim.HeadBytesMax]
 	}
-	i := int(g.scanned)
-	if g.state < atLine {
-		i, err = g.requestLine(seen, i, lim)
-	}
-	if err == nil && g.state >= atLine {
+	i, err := g.requestLine(seen, int(g.scanned), lim)
+	if err == nil {
 		i, err = g.fieldLines(seen, i, lim)
 	}
 	g.scanned = uint32(i)

@@ -5,10 +5,11 @@ import "bytes"
 // validAuthority judges the value of Host and the authority of an absolute-form target.
 //
 // RFC 9110 §7.2: Host = uri-host [ ":" port ]; RFC 3986 §3.2.2: host = IP-literal / IPv4address /
-// reg-name. An empty host, userinfo, a ',' and an IPvFuture literal are refused as well: no client
-// has a use for them, and the next reader of the value may take them for something else.
+// reg-name. An empty host, userinfo, a ',', an IPvFuture literal and a name that DNS could not hold
+// are refused as well: no client has a use for them, and the next reader of the value may take them
+// for something else.
 func validAuthority(b []byte) bool {
-	if len(b) == 0 {
+	if len(b) == 0 || len(b) > authorityBytesMax {
 		return false
 	}
 	if b[0] == '[' {

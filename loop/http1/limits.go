@@ -54,5 +54,8 @@ const (
 	// 16 hexadecimal digits hold every uint64; leading zeros count, so that they are bounded too.
 	chunkSizeDigitsMax = 16
 
+	// A DNS name has at most 253 bytes (RFC 1035 §2.3.4, as text), a port and its ':' six.
+	authorityBytesMax = 253 + 6
+
 	portMax = 65535
 )

@@ -24,6 +24,7 @@ type session struct {
 	request string // whose body is being read; the app does not know of it yet
 	events  []string
 	dead    bool
+	err     *Error // of which it died
 }
 
 func newSession(lim Limits) *session {
@@ -113,7 +114,7 @@ func (s *session) consume(n int) {
 
 func (s *session) refuse(err *Error) {
 	s.events = append(s.events, fmt.Sprint(err.Status))
-	s.dead = true
+	s.dead, s.err = true, err
 }
 
 // result is everything that happened, in a form that compares and reads well. A message that is

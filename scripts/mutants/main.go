@@ -1,6 +1,6 @@
 // Command mutants asks whether the tests of a package would notice if one of its checks were gone.
 //
-//	go run ./scripts/mutants [-only TEXT] [-list] PACKAGE_DIR FILE...
+//	go run ./scripts/mutants [-only TEXT] [-list] PACKAGE_DIR
 //
 // A check is the condition of an if or of a case without a switch value, and each operand of && and
 // || outside loop conditions. One at a time is dropped: a whole condition becomes false, an operand
@@ -40,11 +40,11 @@ func main() {
 	only := flag.String("only", "", "run only mutants whose file:line or text contains this")
 	list := flag.Bool("list", false, "list the mutants, run none")
 	flag.Parse()
-	if flag.NArg() < 2 {
-		fmt.Fprintln(os.Stderr, "usage: mutants [-only TEXT] [-list] PACKAGE_DIR FILE...")
+	if flag.NArg() != 1 {
+		fmt.Fprintln(os.Stderr, "usage: mutants [-only TEXT] [-list] PACKAGE_DIR")
 		os.Exit(2)
 	}
-	survivors, err := run(flag.Arg(0), flag.Args()[1:], *only, *list)
+	survivors, err := run(flag.Arg(0), *only, *list)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "mutants:", err)
 		os.Exit(2)
@@ -54,23 +54,27 @@ func main() {
 	}
 }
 
-func run(dir string, files []string, only string, list bool) (survivors int, err error) {
+// run tries the mutants of every file of the package in dir and returns how many survive.
+func run(dir, only string, list bool) (survivors int, err error) {
 	temp, err := os.MkdirTemp("", "mutants")
 	if err != nil {
 		return 0, err
 	}
 	defer os.RemoveAll(temp)
+	paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return 0, err
+	}
 	count := 0
-	for _, name := range files {
-		path, err := filepath.Abs(filepath.Join(dir, name))
-		if err != nil {
-			return 0, err
+	for _, path := range paths {
+		if strings.HasSuffix(path, "_test.go") {
+			continue
 		}
 		source, err := os.ReadFile(path)
 		if err != nil {
 			return 0, err
 		}
-		mutants, err := find(name, source)
+		mutants, err := find(filepath.Base(path), source)
 		if err != nil {
 			return 0, err
 		}
@@ -84,7 +88,7 @@ func run(dir string, files []string, only string, list bool) (survivors int, err
 				fmt.Println(label)
 				continue
 			}
-			killed, err := try(dir, path, temp, m.apply(source))
+			killed, err := try(path, temp, m.apply(source))
 			if err != nil {
 				return 0, fmt.Errorf("%s: %w", label, err)
 			}
@@ -107,7 +111,11 @@ func (m mutant) apply(source []byte) []byte {
 }
 
 // try reports whether the tests fail with the file at path replaced.
-func try(dir, path, temp string, source []byte) (killed bool, err error) {
+func try(path, temp string, source []byte) (killed bool, err error) {
+	path, err = filepath.Abs(path)
+	if err != nil {
+		return false, err
+	}
 	replaced := filepath.Join(temp, "mutant.go")
 	if err := os.WriteFile(replaced, source, 0o600); err != nil {
 		return false, err
@@ -122,7 +130,7 @@ func try(dir, path, temp string, source []byte) (killed bool, err error) {
 	}
 	cmd := exec.Command("go", "test", "-overlay", overlayPath, "-vet=off", "-failfast",
 		"-timeout", testTimeout, ".")
-	cmd.Dir = dir
+	cmd.Dir = filepath.Dir(path)
 	out, err := cmd.CombinedOutput()
 	if err == nil {
 		return false, nil
