@@ -29,6 +29,7 @@ type Lane struct {
 	repHead uint32       // replies taken
 	free    []uint32     // stack of free slots; the last one used is the warmest
 	gens    []uint32     // by slot: the generation of its current or last use
+	kept    []kept       // by slot: where we put what it holds
 	arenaAt []arenaPiece // by slot: what it holds of the arena
 	busy    []bool       // by slot: between Submit and the last reply or Cancel
 	arena   uint64       // bit set: that block of the arena is free
@@ -43,6 +44,13 @@ type Lane struct {
 
 type arenaPiece struct{ first, count uint8 }
 
+// kept is what Recover needs to know; what stands in the slot itself is not to be trusted.
+type kept struct {
+	headOff, headLen uint32 // in the slot
+	bodyOff, bodyLen uint64 // in the region; a body in a file has length 0 here
+	hasBody          bool
+}
+
 func newLane(r *region, w *Worker, index int, doorbell *os.File) *Lane {
 	h := &r.head
 	l := &Lane{
@@ -50,6 +58,7 @@ func newLane(r *region, w *Worker, index int, doorbell *os.File) *Lane {
 		base:    h.lanesOff + uint32(index)*h.laneBytes,
 		free:    make([]uint32, 0, h.slots),
 		gens:    make([]uint32, h.slots),
+		kept:    make([]kept, h.slots),
 		busy:    make([]bool, h.slots),
 		arenaAt: make([]arenaPiece, h.slots),
 		acks:    make([]uint32, h.threads),
@@ -194,6 +203,8 @@ func flagsOf(q *Request) uint32 {
 // placeBody copies the body behind the head, or into the arena, or passes its file.
 func (l *Lane) placeBody(i uint32, s *slotHead, q *Request, w *slotWriter) error {
 	s.flags, s.bodyLen, s.bodyOff = 0, 0, 0
+	k := &l.kept[i]
+	*k = kept{headOff: w.base, headLen: uint32(len(q.Head)), hasBody: q.HasBody}
 	if !q.HasBody {
 		return nil
 	}
@@ -208,6 +219,8 @@ func (l *Lane) placeBody(i uint32, s *slotHead, q *Request, w *slotWriter) error
 	case len(q.Body) <= inlineBodyBytes:
 		s.bodyOff = uint64(len(w.mem) - inlineBodyBytes)
 		s.bodyLen = uint64(copy(w.mem[s.bodyOff:], q.Body))
+		slotAt := l.base + l.region.head.slotsOff + i*l.region.head.slotBytes
+		k.bodyOff, k.bodyLen = uint64(slotAt)+s.bodyOff, s.bodyLen
 	default:
 		first, ok := l.takeArena(i, len(q.Body))
 		if !ok {
@@ -217,6 +230,7 @@ func (l *Lane) placeBody(i uint32, s *slotHead, q *Request, w *slotWriter) error
 		s.bodyOff = uint64(first) * arenaBlockBytes
 		at := uint64(l.base+l.region.head.arenaOff) + s.bodyOff
 		s.bodyLen = uint64(copy(l.region.mem[at:], q.Body))
+		k.bodyOff, k.bodyLen = at, s.bodyLen
 	}
 	return nil
 }
@@ -279,6 +293,20 @@ func (l *Lane) Cancel(slot, generation uint32) bool {
 	}
 	l.giveBack(slot)
 	return true
+}
+
+// Recover copies a request out of a slot that Cancel has taken back and that was not used since:
+// its head, and its body unless that is in a file. The worker may have written anything there,
+// so both must be parsed as if they came from the wire.
+func (l *Lane) Recover(slot uint32) (head, body []byte, hasBody bool) {
+	mem := l.slotMem(slot)
+	k := &l.kept[slot]
+	head = append([]byte(nil), mem[k.headOff:k.headOff+k.headLen]...)
+	if k.bodyLen > 0 {
+		at := k.bodyOff
+		body = append([]byte(nil), l.region.mem[at:at+k.bodyLen]...)
+	}
+	return head, body, k.hasBody
 }
 
 // MarkGone tells the thread that runs the slot's request that its client has gone.

@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -67,10 +66,10 @@ type Worker struct {
 
 	ready, done  chan struct{}
 	readyOnce    sync.Once
-	importFailed atomic.Bool
+	heard        chan struct{} // closed when there is nothing more to listen to
+	importFailed bool          // valid after heard, as is reason
+	reason       string
 	state        *os.ProcessState // valid after done
-	waitErr      error
-	inFlight     atomic.Int64
 }
 
 // Start starts a worker: its process runs when Start returns, its app is not imported yet.
@@ -79,7 +78,8 @@ func Start(id int, cfg *Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Worker{id: id, region: r, ready: make(chan struct{}), done: make(chan struct{})}
+	w := &Worker{id: id, region: r, ready: make(chan struct{}), done: make(chan struct{}),
+		heard: make(chan struct{})}
 	if err := w.start(cfg); err != nil {
 		for _, l := range w.lanes {
 			_ = l.doorbell.Close()
@@ -210,8 +210,13 @@ func forwardLines(f *os.File, emit func([]byte)) {
 	}
 }
 
-// listen reads the worker's reports: "r" it is ready, "i" its app cannot be imported.
+// reasonBytesMax bounds the traceback of an app that cannot be imported.
+const reasonBytesMax = 64 << 10
+
+// listen reads the worker's reports: "r" it is ready; "i" its app cannot be imported, why is
+// what follows until the end.
 func (w *Worker) listen() {
+	defer close(w.heard)
 	report := make([]byte, 1)
 	for {
 		if _, err := io.ReadFull(w.control, report); err != nil {
@@ -221,7 +226,10 @@ func (w *Worker) listen() {
 		case 'r':
 			w.readyOnce.Do(func() { close(w.ready) })
 		case 'i':
-			w.importFailed.Store(true)
+			reason, _ := io.ReadAll(io.LimitReader(w.control, reasonBytesMax))
+			w.reason = string(reason)
+			w.importFailed = true
+			return
 		}
 	}
 }
@@ -229,12 +237,15 @@ func (w *Worker) listen() {
 // reap waits for the process. What it wrote last is forwarded before Done, unless a child of
 // the worker keeps the pipe open.
 func (w *Worker) reap(outputDone <-chan struct{}) {
-	w.waitErr = w.cmd.Wait()
+	_ = w.cmd.Wait() // what it returns is in ProcessState
 	w.state = w.cmd.ProcessState
 	select {
 	case <-outputDone:
 	case <-time.After(outputGrace):
 	}
+	// Programs that the app started may hold the other end; closing ours ends listen.
+	_ = w.control.SetReadDeadline(time.Now().Add(outputGrace))
+	<-w.heard
 	_ = w.control.Close()
 	w.region.release()
 	close(w.done)
@@ -279,9 +290,6 @@ func (w *Worker) PID() int { return w.cmd.Process.Pid }
 // Lane returns the link to loop i.
 func (w *Worker) Lane(i int) *Lane { return w.lanes[i] }
 
-// InFlight counts the worker's requests over all loops.
-func (w *Worker) InFlight() *atomic.Int64 { return &w.inFlight }
-
 // Ready is closed when the app is imported and the threads wait for requests.
 func (w *Worker) Ready() <-chan struct{} { return w.ready }
 
@@ -298,12 +306,13 @@ func (w *Worker) Kill() { _ = w.cmd.Process.Kill() }
 type Exit struct {
 	Code         int            // -1 when a signal ended it
 	Signal       syscall.Signal // 0 when it exited
-	ImportFailed bool           // the app could not be imported; its traceback is in the output
+	ImportFailed bool           // the app could not be imported
+	Reason       string         // then: the user's traceback
 }
 
 // Exit says how the worker ended. It must not be called before Done is closed.
 func (w *Worker) Exit() Exit {
-	e := Exit{Code: w.state.ExitCode(), ImportFailed: w.importFailed.Load()}
+	e := Exit{Code: w.state.ExitCode(), ImportFailed: w.importFailed, Reason: w.reason}
 	if ws, ok := w.state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		e.Signal = ws.Signal()
 	}
@@ -312,4 +321,3 @@ func (w *Worker) Exit() Exit {
 
 // outputGrace is how long a dead worker's last lines are waited for.
 const outputGrace = 200 * time.Millisecond
-

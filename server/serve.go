@@ -41,6 +41,8 @@ type engineSpec struct {
 	config *config.Config
 	python python.Interpreter
 	log    *slog.Logger
+	// listeners, open already: the workers' environ tells which one a request came by.
+	listeners []net.Listener
 	// workerLine takes one line of a worker's output, without its end; any goroutine may call.
 	workerLine func(worker int, line []byte)
 }

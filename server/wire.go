@@ -1,8 +1,108 @@
 package main
 
-import "errors"
+import (
+	"context"
+	"net"
+	"strconv"
+
+	"gophersnake/loop"
+	"gophersnake/loop/http1"
+	"gophersnake/pybridge"
+	"gophersnake/server/internal/supervise"
+)
+
+// bodyArenaBytes is what one lane has for request bodies that do not fit their slot.
+const bodyArenaBytes = 4 << 20
+
+// joined is the reactor and the worker processes as one engine.
+type joined struct {
+	*loop.Reactor
+	spec      engineSpec
+	listeners []net.Listener
+	worker    pybridge.Config
+}
 
 // newEngine joins the reactor (package loop) and the worker processes (package pybridge).
-func newEngine(engineSpec) (engine, error) {
-	return nil, errors.New("this build has no reactor")
+func newEngine(spec engineSpec) (engine, error) {
+	c := spec.config
+	limits := http1.DefaultLimits()
+	limits.RequestLineBytesMax = c.Limits.RequestLineBytesMax
+	limits.HeadBytesMax = c.Limits.HeadBytesMax
+	limits.HeaderCountMax = c.Limits.HeadersMax
+	limits.BodyBytesMax = c.Limits.BodyBytesMax
+	r, err := loop.New(loop.Config{
+		Loops: c.Loops, Limits: limits,
+		HeaderTimeout: c.Limits.HeaderTimeout, BodyTimeout: c.Limits.BodyTimeout,
+		KeepAlive: c.Limits.KeepAliveTimeout, WriteTimeout: c.Limits.WriteTimeout,
+		QueueTimeout: c.Limits.QueueTimeout, RequestTimeout: c.Timeout,
+		ConnectionsMax: c.Limits.ConnectionsMax, QueueMax: c.Limits.QueueMax,
+		Log: spec.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	e := &joined{Reactor: r, spec: spec, listeners: spec.listeners}
+	e.worker = pybridge.Config{
+		Python: spec.python.Path, App: spec.app.name, Dir: spec.dir,
+		Multiprocess: c.Workers > 1,
+		Sizes: pybridge.Sizes{
+			Lanes: c.Loops, Threads: c.Threads, HeadBytesMax: limits.HeadBytesMax,
+			HeaderCountMax: limits.HeaderCountMax, BodyArenaBytes: bodyArenaBytes,
+		},
+		Output: spec.workerLine,
+	}
+	if spec.app.builtIn {
+		e.worker.App = pybridge.DemoApp
+	}
+	for _, ln := range spec.listeners {
+		e.worker.Listeners = append(e.worker.Listeners, describe(ln.Addr()))
+	}
+	return e, nil
+}
+
+// describe is what environ says of a listener. SERVER_NAME and SERVER_PORT are never empty,
+// also on a Unix socket (PEP 3333).
+func describe(a net.Addr) pybridge.Listener {
+	l := pybridge.Listener{ServerName: "localhost", ServerPort: "80", Scheme: "http"}
+	if tcp, ok := a.(*net.TCPAddr); ok {
+		l.ServerName, l.ServerPort = tcp.IP.String(), strconv.Itoa(tcp.Port)
+	}
+	return l
+}
+
+// Start starts a worker process.
+func (e *joined) Start(id int) (supervise.Worker, error) {
+	w, err := pybridge.Start(id, &e.worker)
+	if err != nil {
+		return nil, err
+	}
+	return worker{w}, nil
+}
+
+// Open begins to accept from one of the listeners that the engine was made with.
+func (e *joined) Open(ln net.Listener) error {
+	for i, known := range e.listeners {
+		if known == ln {
+			e.Reactor.Open(ln, uint16(i))
+		}
+	}
+	return nil
+}
+
+func (e *joined) Add(w supervise.Worker)    { e.AddWorker(w.(worker).Worker) }
+func (e *joined) Remove(w supervise.Worker) { e.RemoveWorker(w.(worker).Worker) }
+func (e *joined) Drain(w supervise.Worker) <-chan struct{} {
+	return e.DrainWorker(w.(worker).Worker)
+}
+
+func (e *joined) Close(ctx context.Context) error { return e.Reactor.Close(ctx) }
+
+// worker is a pybridge worker as the supervisor sees it.
+type worker struct{ *pybridge.Worker }
+
+func (w worker) Exit() supervise.Exit {
+	x := w.Worker.Exit()
+	return supervise.Exit{
+		Code: x.Code, Signal: int(x.Signal), ImportFailed: x.ImportFailed, Reason: x.Reason,
+	}
 }

@@ -4,7 +4,7 @@ The Go process runs this with `settings` in its globals and these descriptors op
 
     3       the shim, an extension module in a sealed memfd
     5       the region: the shared memory of all lanes
-    6       the control socket: we report "r" (ready) or "i" (the app cannot be imported)
+    6       the control socket: we report "r" (ready), or "i" and why the app cannot be imported
     7 ...   one doorbell for each lane
 
 Exit codes: 0 when told to finish, 4 when the app cannot be imported.
@@ -72,8 +72,11 @@ def load_app():
     try:
         return resolve.load(settings["app"], settings["dir"])
     except BaseException as exc:  # SystemExit at import is a failure too
-        os.write(CONTROL, b"i")
-        print(resolve.format_failure(exc), file=sys.stderr, flush=True)
+        report = "i" + resolve.format_failure(exc)
+        with os.fdopen(CONTROL, "wb") as control:
+            control.write(report.encode("utf-8", "backslashreplace"))
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(IMPORT_FAILED)
 
 

@@ -1,0 +1,122 @@
+package loop
+
+import (
+	"errors"
+	"io"
+
+	"golang.org/x/sys/unix"
+
+	"gophersnake/loop/http1"
+)
+
+// refuse answers with an error of our own and ends the client; nothing it sent or sends is
+// parsed any more (invariant 9). The reason and the limit are for the log only.
+func (l *loop) refuse(c *client, status int, reason, limit string) {
+	l.stats.refused++
+	l.log.Debug("refused", "status", status, "reason", reason, "limit", limit, "client", c.addr)
+	l.timing.clear(c)
+	c.incoming.free()
+	c.incoming = nil
+	c.keep(nil)
+	c.lastOne = true
+	l.scratch = http1.AppendError(l.scratch[:0], status, l.httpDate())
+	l.send(c, l.scratch)
+	if c.state != stateClosed {
+		l.answered(c)
+	}
+}
+
+// linger ends a client that has its last answer: our side is closed, and what the client still
+// sends is read and dropped for a bounded while (RFC 9112 §9.6).
+func (l *loop) linger(c *client) {
+	c.keep(nil)
+	if c.broken && c.http10 {
+		// Without chunks a reset is the only way to say that the body is not whole.
+		_ = unix.SetsockoptLinger(c.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		l.drop(c)
+		return
+	}
+	if c.eof || unix.Shutdown(c.fd, unix.SHUT_WR) != nil {
+		l.drop(c)
+		return
+	}
+	c.state = stateLinger
+	l.timing.set(c, timerLinger, l.now)
+}
+
+// drop closes a client now, whatever it is doing. Its queued request never runs; a running one
+// is told (invariant 2 keeps its late replies from anybody else).
+func (l *loop) drop(c *client) {
+	if c.state == stateClosed {
+		return
+	}
+	conn, fd := c.conn, c.fd
+	l.forget(c)
+	if conn != nil {
+		_ = conn.EventLoop().Close(conn)
+	} else if fd >= 0 {
+		_ = unix.Close(fd)
+	}
+}
+
+// forget ends all that refers to a client; its socket is the caller's.
+func (l *loop) forget(c *client) {
+	l.timing.clear(c)
+	l.queue.remove(c)
+	if c.lane != nil {
+		l.abandon(c)
+	}
+	if c.drainer != nil {
+		c.drainer.abort()
+		c.drainer = nil
+	}
+	c.incoming.free()
+	c.incoming = nil
+	c.keep(nil)
+	c.state, c.conn, c.fd = stateClosed, nil, -1
+	delete(l.clients, c)
+	l.reactor.clients.Add(-1)
+}
+
+// abandon leaves a slot whose answer nobody waits for.
+func (l *loop) abandon(c *client) {
+	ln := c.lane
+	c.lane = nil
+	ln.clients[c.slot] = nil
+	if ln.down {
+		return
+	}
+	if ln.bridge.Cancel(c.slot, c.gen) {
+		ln.member.done()
+		return
+	}
+	ln.bridge.MarkGone(c.slot)
+}
+
+// hungUp is called when gnet closes a connection, which it does as soon as the client closes its
+// sending side. If an answer is still owed, a duplicate of the descriptor lives on until it is sent
+// (RFC 9112 §9.6: a half-closed client still reads).
+func (l *loop) hungUp(c *client, err error) {
+	if c.state == stateClosed {
+		return
+	}
+	fd := c.fd
+	c.conn, c.fd = nil, -1
+	owed := c.state == stateQueued || c.state == stateRunning || c.state == stateDraining
+	if owed && errors.Is(err, io.EOF) {
+		if dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			c.fd, c.eof = dup, true
+			return
+		}
+	}
+	l.forget(c)
+}
+
+// closeIdle closes the clients that wait for nothing.
+func (l *loop) closeIdle() {
+	for c := range l.clients {
+		if c.state == stateHead && !c.guard.Begun() && c.rest == nil {
+			l.drop(c)
+		}
+	}
+}

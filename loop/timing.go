@@ -1,0 +1,131 @@
+package loop
+
+import "time"
+
+// timerKind is what a client's deadline is about. Deadlines of one kind have one duration, so a
+// list in the order of setting is a list in the order of expiry, and setting costs two pointers.
+type timerKind uint8
+
+const (
+	timerNone   timerKind = iota
+	timerHead             // a head is not complete: 408 if it had begun
+	timerIdle             // no request after an answer: silent close
+	timerBody             // no body bytes: 408
+	timerQueue            // no lane had room: 503
+	timerApp              // the app takes too long: 504
+	timerLinger           // the client does not close its end
+	timerKinds
+)
+
+// lingerTime is how long a client has to close its end after our last byte.
+const lingerTime = 2 * time.Second
+
+// timer links a client into the list of its kind.
+type timer struct {
+	kind       timerKind
+	at         int64 // loop time of the deadline
+	next, prev *client
+}
+
+type timerList struct {
+	duration    int64 // nanoseconds; 0: this kind never expires
+	first, last *client
+}
+
+// timing is a loop's timing list: one list for each kind.
+type timing struct {
+	lists [timerKinds]timerList
+}
+
+func (t *timing) init(cfg *Config) {
+	t.lists[timerHead].duration = int64(cfg.HeaderTimeout)
+	t.lists[timerIdle].duration = int64(cfg.KeepAlive)
+	t.lists[timerBody].duration = int64(cfg.BodyTimeout)
+	t.lists[timerQueue].duration = int64(cfg.QueueTimeout)
+	t.lists[timerApp].duration = int64(cfg.RequestTimeout)
+	t.lists[timerLinger].duration = int64(lingerTime)
+}
+
+// set replaces the client's deadline.
+func (t *timing) set(c *client, kind timerKind, now int64) {
+	t.clear(c)
+	l := &t.lists[kind]
+	if l.duration == 0 {
+		return
+	}
+	c.timer = timer{kind: kind, at: now + l.duration, prev: l.last}
+	if l.last != nil {
+		l.last.timer.next = c
+	} else {
+		l.first = c
+	}
+	l.last = c
+}
+
+// clear removes the client's deadline, if it has one.
+func (t *timing) clear(c *client) {
+	if c.timer.kind == timerNone {
+		return
+	}
+	l := &t.lists[c.timer.kind]
+	next, prev := c.timer.next, c.timer.prev
+	if prev != nil {
+		prev.timer.next = next
+	} else {
+		l.first = next
+	}
+	if next != nil {
+		next.timer.prev = prev
+	} else {
+		l.last = prev
+	}
+	c.timer = timer{}
+}
+
+// expired takes the next client whose deadline has passed, or nil.
+func (t *timing) expired(now int64) (*client, timerKind) {
+	for kind := range t.lists {
+		if c := t.lists[kind].first; c != nil && c.timer.at <= now {
+			k := c.timer.kind
+			t.clear(c)
+			return c, k
+		}
+	}
+	return nil, timerNone
+}
+
+var started = time.Now()
+
+// tick looks at the timing list.
+func (l *loop) tick() {
+	l.tickPosted.Store(false)
+	l.now = int64(time.Since(started)) // monotonic
+	for {
+		c, kind := l.timing.expired(l.now)
+		if c == nil {
+			return
+		}
+		l.expire(c, kind)
+	}
+}
+
+func (l *loop) expire(c *client, kind timerKind) {
+	defer l.recover(c)
+	switch kind {
+	case timerHead:
+		if c.guard.Begun() {
+			l.refuse(c, 408, "head not complete in time", "header-timeout")
+			return
+		}
+		l.drop(c)
+	case timerBody:
+		l.refuse(c, 408, "body not complete in time", "body-timeout")
+	case timerQueue:
+		l.queue.remove(c)
+		l.refuse(c, 503, "no thread was free in time", "queue-timeout")
+	case timerApp:
+		l.appTimeout(c)
+	default: // idle, linger
+		l.drop(c)
+	}
+}
