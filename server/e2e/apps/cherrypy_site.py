@@ -10,7 +10,7 @@ import sys
 
 import cherrypy
 
-cherrypy.config.update({"environment": "embedded", "log.screen": False})
+cherrypy.config.update({"environment": "embedded", "log.screen": True})
 cherrypy.server.unsubscribe()
 
 
