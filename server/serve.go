@@ -115,7 +115,7 @@ func (s *service) serve() (err error) {
 		return err
 	}
 	s.engine, err = s.newEngine(engineSpec{app: s.app, dir: s.dir, config: s.config,
-		python: s.python, log: s.log, workerLine: s.workerLine})
+		python: s.python, log: s.log, listeners: s.listeners, workerLine: s.workerLine})
 	if err != nil {
 		return err
 	}
