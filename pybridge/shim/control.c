@@ -1,8 +1,11 @@
 /* control.c: the worker's end of the control socket.
  *
- * A plain C thread, unknown to Python, reads it, so that the end of the parent is noticed even while some thread holds the GIL for ever. One byte is one order:
- *   'q'          finish: parked threads return, main() ends, Python exits as usual
- *   end of file  the parent has died: the same, and the process is gone after GS_ORPHAN_S seconds whatever the app does
+ * A plain C thread, unknown to Python, reads it, so that the end of the parent is noticed even
+ * while some thread holds the GIL for ever. One byte is one order:
+ *
+ *   'q'           finish: parked threads return, boot.py's main() ends, Python exits as usual
+ *   end of file   the parent has died: the same, and the process is gone after GS_ORPHAN_S
+ *                 seconds whatever the app does
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -44,7 +47,8 @@ static void *control_main(void *unused)
     _exit(1);
 }
 
-/* GIL held. Starts the control thread on fd, every signal blocked in it: Python's handlers belong to the main thread. 0, or an errno value. */
+/* GIL held. Starts the control thread on fd, every signal blocked in it: Python's handlers belong
+ * to the main thread. 0, or an errno value. */
 int gs_control_start(int fd)
 {
     pthread_t thread;

@@ -1,8 +1,10 @@
 /* environ.c: from a request's slot to a fresh environ dict (PEP 3333 "environ Variables").
  *
- * What is constant for a listener (wsgi.*, SERVER_NAME, ...) stands in a template dict that is copied; the rest is set by interned keys. Header names lead to
- * their HTTP_ key by a hash table on the wire name, and the last value of each name is kept, because clients repeat themselves: both together are most of the
- * speed of the Python side (a fresh str for every key and value costs three times as much).
+ * What is constant for a listener (wsgi.*, SERVER_NAME, ...) stands in a template dict that is
+ * copied; the rest is set by interned keys. Header names lead to their HTTP_ key by a hash table on
+ * the wire name, and the last value under each name is kept, because clients repeat themselves.
+ * Together these are most of the speed of the Python side: a fresh str for every key and value
+ * costs three times as much.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -10,20 +12,92 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { K_METHOD, K_PATH, K_QUERY, K_RAW_URI, K_REQUEST_URI, K_PROTOCOL, K_ADDR, K_PORT, K_INPUT, K_LENGTH, K_COUNT };
+enum {
+    K_METHOD,
+    K_PATH,
+    K_QUERY,
+    K_RAW_URI,
+    K_REQUEST_URI,
+    K_PROTOCOL,
+    K_ADDR,
+    K_PORT,
+    K_INPUT,
+    K_LENGTH,
+    K_COUNT
+};
 
 static PyObj *keys[K_COUNT];
 static PyObj *empty, *protocol10, *protocol11;
 
 static const char *const known_names[] = {
-    "accept", "accept-charset", "accept-encoding", "accept-language", "access-control-request-headers", "access-control-request-method",
-    "authorization", "cache-control", "cdn-loop", "cf-connecting-ip", "cf-ipcountry", "cf-ray", "cf-visitor", "connection", "content-encoding",
-    "content-length", "content-type", "cookie", "date", "dnt", "expect", "fly-client-ip", "forwarded", "from", "host", "if-match", "if-modified-since",
-    "if-none-match", "if-range", "if-unmodified-since", "keep-alive", "max-forwards", "origin", "pragma", "priority", "range", "referer", "save-data",
-    "sec-ch-ua", "sec-ch-ua-mobile", "sec-ch-ua-platform", "sec-fetch-dest", "sec-fetch-mode", "sec-fetch-site", "sec-fetch-user", "sec-gpc",
-    "sec-websocket-extensions", "sec-websocket-key", "sec-websocket-protocol", "sec-websocket-version", "te", "traceparent", "tracestate", "true-client-ip",
-    "upgrade", "upgrade-insecure-requests", "user-agent", "via", "x-csrftoken", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port",
-    "x-forwarded-prefix", "x-forwarded-proto", "x-real-ip", "x-request-id", "x-request-start", "x-requested-with",
+    "accept",
+    "accept-charset",
+    "accept-encoding",
+    "accept-language",
+    "access-control-request-headers",
+    "access-control-request-method",
+    "authorization",
+    "cache-control",
+    "cdn-loop",
+    "cf-connecting-ip",
+    "cf-ipcountry",
+    "cf-ray",
+    "cf-visitor",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "date",
+    "dnt",
+    "expect",
+    "fly-client-ip",
+    "forwarded",
+    "from",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "keep-alive",
+    "max-forwards",
+    "origin",
+    "pragma",
+    "priority",
+    "range",
+    "referer",
+    "save-data",
+    "sec-ch-ua",
+    "sec-ch-ua-mobile",
+    "sec-ch-ua-platform",
+    "sec-fetch-dest",
+    "sec-fetch-mode",
+    "sec-fetch-site",
+    "sec-fetch-user",
+    "sec-gpc",
+    "sec-websocket-extensions",
+    "sec-websocket-key",
+    "sec-websocket-protocol",
+    "sec-websocket-version",
+    "te",
+    "traceparent",
+    "tracestate",
+    "true-client-ip",
+    "upgrade",
+    "upgrade-insecure-requests",
+    "user-agent",
+    "via",
+    "x-csrftoken",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+    "x-request-start",
+    "x-requested-with",
 };
 
 static uint32_t hash_bytes(const char *s, uint32_t len)
@@ -42,7 +116,8 @@ static void lower_case(char *to, const char *from, uint32_t len)
         to[i] = from[i] >= 'A' && from[i] <= 'Z' ? (char)(from[i] | 0x20) : from[i];
 }
 
-/* GIL held. The environ key of a lower-case wire name: CONTENT_TYPE, CONTENT_LENGTH, else HTTP_ and the name in upper case with '-' as '_'. New reference; NULL with an exception set. */
+/* GIL held. The environ key of a lower-case wire name: CONTENT_TYPE, CONTENT_LENGTH, else HTTP_ and
+ * the name in upper case with '-' as '_'. New reference; NULL with an exception set. */
 static PyObj *key_of(const char *name, uint32_t len)
 {
     char buf[5 + 256] = "HTTP_", *p = buf + 5;
@@ -54,20 +129,26 @@ static PyObj *key_of(const char *name, uint32_t len)
             return NULL;
         memcpy(b, "HTTP_", 5);
         for (uint32_t i = 0; i < len; i++)
-            b[5 + i] = name[i] == '-' ? '_' : name[i] >= 'a' && name[i] <= 'z' ? (char)(name[i] & ~0x20) : name[i];
+            b[5 + i] = name[i] == '-'                     ? '_'
+                       : name[i] >= 'a' && name[i] <= 'z' ? (char)(name[i] & ~0x20)
+                                                          : name[i];
         PyObj *key = py.PyUnicode_DecodeLatin1(b, (ssize_t)len + 5, NULL);
         py.Py_DecRef(bytes);
         return key;
     }
     for (uint32_t i = 0; i < len; i++)
-        p[i] = name[i] == '-' ? '_' : name[i] >= 'a' && name[i] <= 'z' ? (char)(name[i] & ~0x20) : name[i];
+        p[i] = name[i] == '-'                     ? '_'
+               : name[i] >= 'a' && name[i] <= 'z' ? (char)(name[i] & ~0x20)
+                                                  : name[i];
     p[len] = 0;
-    if ((len == 12 && !memcmp(name, "content-type", 12)) || (len == 14 && !memcmp(name, "content-length", 14)))
+    if ((len == 12 && !memcmp(name, "content-type", 12))
+        || (len == 14 && !memcmp(name, "content-length", 14)))
         return py.PyUnicode_InternFromString(p);
     return py.PyUnicode_InternFromString(buf);
 }
 
-/* GIL held. The table's entry for a wire name, made when there is room; NULL without one (no exception set: the caller takes the slow path). */
+/* GIL held. The table's entry for a wire name, made when there is room; NULL without one (no
+ * exception set: the caller takes the slow path). */
 static struct name *find_name(struct cache *c, const char *wire, uint32_t len)
 {
     char low[64];
@@ -97,7 +178,8 @@ static struct name *find_name(struct cache *c, const char *wire, uint32_t len)
     return n;
 }
 
-/* GIL held. The str of wire bytes, latin-1 as PEP 3333 asks; the one made last time when the bytes are the same. Borrowed from n, or NULL with an exception set. */
+/* GIL held. The str of wire bytes, latin-1 as PEP 3333 asks; the one made last time when the bytes
+ * are the same. Borrowed from n, or NULL with an exception set. */
 static PyObj *cached_str(struct name *n, const char *s, uint32_t len)
 {
     if (n->value && n->value_len == len && !memcmp(n->value_bytes, s, len))
@@ -129,7 +211,8 @@ static int set_str(PyObj *env, PyObj *key, const char *s, uint32_t len)
     return rc;
 }
 
-/* GIL held. Appends a repeated field's value to the one under key; 0, or -1 with an exception set. */
+/* GIL held. Appends a repeated field's value to the one under key; 0, or -1 with an exception set.
+ */
 static int join_str(PyObj *env, PyObj *key, const char *s, uint32_t len, int semicolon)
 {
     PyObj *old = py.PyDict_GetItemWithError(env, key), *more, *both;
@@ -178,14 +261,19 @@ static int set_request(struct context *c, PyObj *env)
     const char *base = (const char *)s;
     struct cache *k = c->cache;
     PyObj *method = cached_str(&k->method, base + s->method.off, s->method.len);
-    PyObj *addr = method ? cached_str(&k->addr, base + s->remote_addr.off, s->remote_addr.len) : NULL;
+    PyObj *addr =
+        method ? cached_str(&k->addr, base + s->remote_addr.off, s->remote_addr.len) : NULL;
 
-    if (!addr || py.PyDict_SetItem(env, keys[K_METHOD], method) < 0 || py.PyDict_SetItem(env, keys[K_ADDR], addr) < 0)
+    if (!addr || py.PyDict_SetItem(env, keys[K_METHOD], method) < 0
+        || py.PyDict_SetItem(env, keys[K_ADDR], addr) < 0)
         return -1;
     PyObj *target = py.PyUnicode_DecodeLatin1(base + s->target.off, s->target.len, NULL);
     if (!target)
         return -1;
-    int rc = py.PyDict_SetItem(env, keys[K_RAW_URI], target) < 0 || py.PyDict_SetItem(env, keys[K_REQUEST_URI], target) < 0 ? -1 : 0;
+    int rc = py.PyDict_SetItem(env, keys[K_RAW_URI], target) < 0
+                     || py.PyDict_SetItem(env, keys[K_REQUEST_URI], target) < 0
+                 ? -1
+                 : 0;
     int same = s->path.off == s->target.off && s->path.len == s->target.len;
     if (rc == 0 && same)
         rc = py.PyDict_SetItem(env, keys[K_PATH], target);
@@ -200,10 +288,12 @@ static int set_request(struct context *c, PyObj *env)
         if (set_str(env, keys[K_PORT], port, (uint32_t)n) < 0)
             return -1;
     }
-    return py.PyDict_SetItem(env, keys[K_PROTOCOL], s->flags & REQ_HTTP10 ? protocol10 : protocol11);
+    return py.PyDict_SetItem(env, keys[K_PROTOCOL],
+                             s->flags & REQ_HTTP10 ? protocol10 : protocol11);
 }
 
-/* GIL held. A fresh environ for the thread's request with `input` as wsgi.input. New reference; NULL with an exception set. */
+/* GIL held. A fresh environ for the thread's request with `input` as wsgi.input. New reference;
+ * NULL with an exception set. */
 PyObj *gs_environ_new(struct context *c, PyObj *input)
 {
     const struct slot *s = c->req.slot;
@@ -216,7 +306,8 @@ PyObj *gs_environ_new(struct context *c, PyObj *input)
     for (uint32_t i = 0; i < s->header_count; i++)
         if (set_header(c, env, &h[i]) < 0)
             goto fail;
-    /* A chunked body is complete by now, so its length is known: apps that trust CONTENT_LENGTH alone (Django) can read it. */
+    /* A chunked body is complete by now, so its length is known: apps that trust CONTENT_LENGTH
+     * alone (Django) can read it. */
     if (s->flags & REQ_BODY) {
         char digits[24];
         int n = snprintf(digits, sizeof digits, "%llu", (unsigned long long)s->body_len);
@@ -229,7 +320,8 @@ fail:
     return NULL;
 }
 
-/* GIL held. A dict with room for a whole environ, so that its copies never resize. New reference; NULL with an exception set. */
+/* GIL held. A dict with room for a whole environ, so that its copies never resize. New reference;
+ * NULL with an exception set. */
 static PyObj *presized_copy(PyObj *dict)
 {
     PyObj *d = py._PyDict_NewPresized ? py._PyDict_NewPresized(48) : py.PyDict_New();
@@ -264,16 +356,19 @@ struct cache *gs_cache_new(void)
     return c;
 }
 
-/* GIL held. Keeps the listeners' templates (a list of dicts) and makes the constant objects; 0, or -1 with an exception set. */
+/* GIL held. Keeps the listeners' templates (a list of dicts) and makes the constant objects; 0, or
+ * -1 with an exception set. */
 int gs_environ_setup(PyObj *templates)
 {
     static const char *const names[K_COUNT] = {
-        "REQUEST_METHOD", "PATH_INFO", "QUERY_STRING", "RAW_URI", "REQUEST_URI", "SERVER_PROTOCOL", "REMOTE_ADDR", "REMOTE_PORT", "wsgi.input", "CONTENT_LENGTH",
+        "REQUEST_METHOD",  "PATH_INFO",   "QUERY_STRING", "RAW_URI",    "REQUEST_URI",
+        "SERVER_PROTOCOL", "REMOTE_ADDR", "REMOTE_PORT",  "wsgi.input", "CONTENT_LENGTH",
     };
     ssize_t n = py.PyList_Size(templates);
 
     if (n < 1 || n > (ssize_t)GS_TEMPLATES_MAX) {
-        py.PyErr_Format(py.ValueError, "between 1 and %d listeners are possible", (int)GS_TEMPLATES_MAX);
+        py.PyErr_Format(py.ValueError, "between 1 and %d listeners are possible",
+                        (int)GS_TEMPLATES_MAX);
         return -1;
     }
     for (int i = 0; i < K_COUNT; i++)

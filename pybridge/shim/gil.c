@@ -1,12 +1,14 @@
 /* gil.c: the one place where the GIL is let go and taken, and where threads wait (invariant 7).
  *
- * A thread that serves keeps the GIL from request to request while its lanes have work; it lets go of it only to park, and while its
- * response ring is full. On free-threaded builds "GIL" means being attached, and the taker's turn is a lock of our own.
+ * A thread that serves keeps the GIL from request to request while its lanes have work; it lets go
+ * of it only to park, and while its response ring is full. On free-threaded builds "GIL" means
+ * being attached, and the taker's turn is a lock of our own.
  */
 #define _GNU_SOURCE
 #include "shim.h"
 
-/* The taker's turn: who takes requests from and puts replies on the rings. The GIL gives it for free. */
+/* The taker's turn: who takes requests from and puts replies on the rings. The GIL gives it for
+ * free. */
 void gs_turn_take(void)
 {
     if (py.free_threaded)
@@ -46,7 +48,8 @@ static void serve_queued(struct context *c)
     }
 }
 
-/* GIL held; let go while there is nothing to do. One thread's life: 0 when the worker ends, -1 with an exception set by a signal handler (main thread only). */
+/* GIL held; let go while there is nothing to do. One thread's life: 0 when the worker ends, -1 with
+ * an exception set by a signal handler (main thread only). */
 int gs_serve(struct context *c)
 {
     for (;;) {
@@ -63,7 +66,8 @@ int gs_serve(struct context *c)
     }
 }
 
-/* GIL held; let go. Waits until the loop has acknowledged a reply of this thread: 0, or -1 when the worker ends. */
+/* GIL held; let go. Waits until the loop has acknowledged a reply of this thread: 0, or -1 when the
+ * worker ends. */
 int gs_wait_for_room(struct context *c)
 {
     uint32_t lane = c->req.lane;
@@ -76,7 +80,8 @@ int gs_wait_for_room(struct context *c)
     return room ? 0 : -1;
 }
 
-/* GIL held; let go. The main thread beside serving threads: waits for the end and runs Python's signal handlers. 0 at the end, -1 with an exception set by a handler. */
+/* GIL held; let go. The main thread beside serving threads: waits for the end and runs Python's
+ * signal handlers. 0 at the end, -1 with an exception set by a handler. */
 int gs_main_wait(void)
 {
     while (!atomic_load(&shim.pool.quitting)) {

@@ -19,7 +19,8 @@ static int equal_folded(const char *s, const char *low, size_t len)
     return 1;
 }
 
-/* The status code of "NNN reason" or "NNN" (RFC 9112 §4, PEP 3333 "The start_response() Callable"), or -1. */
+/* The status code of "NNN reason" or "NNN" (RFC 9112 §4, PEP 3333 "The start_response() Callable"),
+ * or -1. */
 int gs_status_code(const char *s, size_t len)
 {
     int code = 0;
@@ -61,7 +62,8 @@ int gs_token_ok(const char *s, size_t len)
         return 0;
     for (size_t i = 0; i < len; i++) {
         char b = s[i], l = lower(b);
-        if (!((l >= 'a' && l <= 'z') || (b >= '0' && b <= '9') || (b > 0 && strchr("!#$%&'*+-.^_`|~", b))))
+        if (!((l >= 'a' && l <= 'z') || (b >= '0' && b <= '9')
+              || (b > 0 && strchr("!#$%&'*+-.^_`|~", b))))
             return 0;
     }
     return 1;
@@ -70,11 +72,23 @@ int gs_token_ok(const char *s, size_t len)
 /* What the server has to know about a header field's name. */
 enum head_field gs_classify_field(const char *name, size_t len)
 {
-    static const struct { const char *low; size_t len; enum head_field field; } known[] = {
-        {"te", 2, FIELD_HOP_BY_HOP}, {"date", 4, FIELD_DATE}, {"server", 6, FIELD_SERVER}, {"trailer", 7, FIELD_HOP_BY_HOP},
-        {"upgrade", 7, FIELD_HOP_BY_HOP}, {"connection", 10, FIELD_CONNECTION}, {"keep-alive", 10, FIELD_HOP_BY_HOP},
-        {"content-length", 14, FIELD_LENGTH}, {"proxy-connection", 16, FIELD_HOP_BY_HOP}, {"transfer-encoding", 17, FIELD_HOP_BY_HOP},
-        {"proxy-authenticate", 18, FIELD_HOP_BY_HOP}, {"proxy-authorization", 19, FIELD_HOP_BY_HOP},
+    static const struct {
+        const char *low;
+        size_t len;
+        enum head_field field;
+    } known[] = {
+        {"te", 2, FIELD_HOP_BY_HOP},
+        {"date", 4, FIELD_DATE},
+        {"server", 6, FIELD_SERVER},
+        {"trailer", 7, FIELD_HOP_BY_HOP},
+        {"upgrade", 7, FIELD_HOP_BY_HOP},
+        {"connection", 10, FIELD_CONNECTION},
+        {"keep-alive", 10, FIELD_HOP_BY_HOP},
+        {"content-length", 14, FIELD_LENGTH},
+        {"proxy-connection", 16, FIELD_HOP_BY_HOP},
+        {"transfer-encoding", 17, FIELD_HOP_BY_HOP},
+        {"proxy-authenticate", 18, FIELD_HOP_BY_HOP},
+        {"proxy-authorization", 19, FIELD_HOP_BY_HOP},
     };
 
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
@@ -83,7 +97,8 @@ enum head_field gs_classify_field(const char *name, size_t len)
     return FIELD_ORDINARY;
 }
 
-/* RFC 9110 §8.6: Content-Length = 1*DIGIT; bounded to what an int64_t holds. -1 when it is anything else. */
+/* RFC 9110 §8.6: Content-Length = 1*DIGIT; bounded to what an int64_t holds. -1 when it is anything
+ * else. */
 int64_t gs_parse_length(const char *s, size_t len)
 {
     int64_t n = 0;
@@ -119,14 +134,17 @@ int gs_has_token(const char *list, size_t len, const char *token)
     return 0;
 }
 
-/* RFC 9110 §5.6.7: IMF-fixdate, 29 bytes and a terminator. Not strftime: that speaks the locale's language. */
+/* RFC 9110 §5.6.7: IMF-fixdate, 29 bytes and a terminator. Not strftime: that speaks the locale's
+ * language. */
 size_t gs_http_date(int64_t unix_seconds, char *to)
 {
-    static const char days[] = "SunMonTueWedThuFriSat", months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    static const char days[] = "SunMonTueWedThuFriSat",
+                      months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
     time_t t = (time_t)unix_seconds;
     struct tm tm;
 
     gmtime_r(&t, &tm);
-    return (size_t)snprintf(to, 40, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT", days + 3 * tm.tm_wday, tm.tm_mday, months + 3 * tm.tm_mon,
+    return (size_t)snprintf(to, 40, "%.3s, %02d %.3s %04d %02d:%02d:%02d GMT",
+                            days + 3 * tm.tm_wday, tm.tm_mday, months + 3 * tm.tm_mon,
                             tm.tm_year + 1900, tm.tm_hour, tm.tm_min, tm.tm_sec);
 }

@@ -1,4 +1,5 @@
-/* head.h: checking and writing a response's head. Plain C, no Python, tested by test/head_test.c. */
+/* head.h: checking and writing a response's head. Plain C, no Python, tested by test/head_test.c.
+ */
 #ifndef GS_HEAD_H
 #define GS_HEAD_H
 
@@ -7,11 +8,11 @@
 
 enum head_field {
     FIELD_ORDINARY,
-    FIELD_LENGTH,      /* Content-Length */
+    FIELD_LENGTH, /* Content-Length */
     FIELD_DATE,
     FIELD_SERVER,
     FIELD_CONNECTION,
-    FIELD_HOP_BY_HOP,  /* the server's own business: RFC 9110 §7.6.1 */
+    FIELD_HOP_BY_HOP, /* the server's own business: RFC 9110 §7.6.1 */
 };
 
 int gs_status_code(const char *s, size_t len);

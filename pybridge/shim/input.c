@@ -1,7 +1,9 @@
-/* input.c: wsgi.input over a body that is complete before the app runs (PEP 3333 "Input and Error Streams").
+/* input.c: wsgi.input over a body that is complete before the app runs (PEP 3333 "Input and Error
+ * Streams").
  *
- * The body is contiguous memory: inside the slot, in the lane's arena, or a mapped file. The methods do what io.BytesIO's do. An object that outlives
- * its request raises ValueError, as a closed file does.
+ * The body is contiguous memory: inside the slot, in the lane's arena, or a mapped file. The
+ * methods do what io.BytesIO's do. An object that outlives its request raises ValueError, as a
+ * closed file does.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -73,7 +75,8 @@ static struct input *live(PyObj *self)
     return in;
 }
 
-/* GIL held. The optional size argument: -1 for absent, None or negative. 0, or -1 with an exception set. */
+/* GIL held. The optional size argument: -1 for absent, None or negative. 0, or -1 with an exception
+ * set. */
 static int size_argument(PyObj *args, const char *format, ssize_t *size)
 {
     PyObj *o = NULL;
@@ -101,7 +104,8 @@ static PyObj *take_bytes(struct input *in, size_t n)
     return b;
 }
 
-/* The length of the next line, its newline included, at most `most` (-1: no bound). 0 at the end. */
+/* The length of the next line, its newline included, at most `most` (-1: no bound). 0 at the end.
+ */
 static size_t line_length(const struct input *in, ssize_t most)
 {
     size_t left = in->c->req.body_len - in->pos;
@@ -177,8 +181,10 @@ static void input_dealloc(PyObj *self)
 }
 
 static struct py_method input_methods[] = {
-    {"read", input_read, PY_METH_VARARGS, "read([size]) -> bytes, the rest of the body without a size"},
-    {"readline", input_readline, PY_METH_VARARGS, "readline([size]) -> bytes up to and including the next newline"},
+    {"read", input_read, PY_METH_VARARGS,
+     "read([size]) -> bytes, the rest of the body without a size"},
+    {"readline", input_readline, PY_METH_VARARGS,
+     "readline([size]) -> bytes up to and including the next newline"},
     {"readlines", input_readlines, PY_METH_VARARGS, "readlines([hint]) -> list of lines"},
     {NULL, NULL, 0, NULL},
 };
@@ -187,8 +193,11 @@ static struct py_method input_methods[] = {
 int gs_input_setup(void)
 {
     struct py_slot slots[] = {
-        {PY_TP_DEALLOC, (void *)input_dealloc}, {PY_TP_ITER, (void *)py.PyObject_SelfIter}, {PY_TP_ITERNEXT, (void *)input_next},
-        {PY_TP_METHODS, input_methods}, {0, NULL},
+        {PY_TP_DEALLOC, (void *)input_dealloc},
+        {PY_TP_ITER, (void *)py.PyObject_SelfIter},
+        {PY_TP_ITERNEXT, (void *)input_next},
+        {PY_TP_METHODS, input_methods},
+        {0, NULL},
     };
 
     input_type = gs_new_type("gophersnake.Input", sizeof(struct input), slots);

@@ -1,4 +1,5 @@
-/* lane.c: attaching a region, taking requests, publishing replies. No Python in here; see lane.h for the format. */
+/* lane.c: attaching a region, taking requests, publishing replies. No Python in here; see lane.h
+ * for the format. */
 #define _GNU_SOURCE
 #include "lane.h"
 
@@ -12,7 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* GIL not held, or held for a wake only. Sleeps while *word == value; timeout_us < 0 waits without end. May return early. */
+/* GIL not held, or held for a wake only. Sleeps while *word == value; timeout_us < 0 waits without
+ * end. May return early. */
 void gs_futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t timeout_us, int shared)
 {
     struct timespec ts, *tp = NULL;
@@ -45,7 +47,8 @@ static int check_head(const struct region_head *h, size_t bytes)
         return -1;
     if (h->replies == 0 || (h->replies & (h->replies - 1)) != 0)
         return -1;
-    if ((uint64_t)h->replies_per_thread * h->threads > h->replies || h->response_bytes < 2 * GS_BLOCK_MAX)
+    if ((uint64_t)h->replies_per_thread * h->threads > h->replies
+        || h->response_bytes < 2 * GS_BLOCK_MAX)
         return -1;
     if ((uint64_t)h->responses_off + (uint64_t)h->threads * h->response_bytes > h->lane_bytes)
         return -1;
@@ -73,8 +76,9 @@ static int map_lane(struct lane *l, char *base, const struct region_head *h, int
     return 0;
 }
 
-/* GIL held or not. Maps the region behind fd, whose n lanes ring at doorbells[]. 0, or -1 with errno set (EINVAL: not a region of this
- * version). The mapping is not inherited by fork: a child of the app cannot touch it. */
+/* GIL held or not. Maps the region behind fd, whose n lanes ring at doorbells[]. 0, or -1 with
+ * errno set (EINVAL: not a region of this version). The mapping is not inherited by fork: a child
+ * of the app cannot touch it. */
 int gs_region_attach(struct region *r, int fd, const int *doorbells, int n)
 {
     off_t bytes = lseek(fd, 0, SEEK_END); /* fstat has no plain symbol in older C libraries */
@@ -131,13 +135,15 @@ uint32_t gs_queued(const struct region *r)
     return n;
 }
 
-/* The taker's turn. Takes the next request of lane l that is still queued: 1 with slot and generation set, else 0. */
+/* The taker's turn. Takes the next request of lane l that is still queued: 1 with slot and
+ * generation set, else 0. */
 static int take_from(struct lane *l, const struct region *r, uint32_t *slot, uint32_t *generation)
 {
     uint32_t head = atomic_load_explicit(&l->req_head, memory_order_relaxed);
 
     while (atomic_load_explicit(l->req_tail, memory_order_acquire) != head) {
-        uint32_t i = atomic_load_explicit(&l->requests[head & (r->head.slots - 1)], memory_order_relaxed);
+        uint32_t i =
+            atomic_load_explicit(&l->requests[head & (r->head.slots - 1)], memory_order_relaxed);
         atomic_store_explicit(&l->req_head, ++head, memory_order_relaxed);
         if (i >= r->head.slots)
             continue;
@@ -155,8 +161,10 @@ static int take_from(struct lane *l, const struct region *r, uint32_t *slot, uin
     return 0;
 }
 
-/* The taker's turn (the GIL, or the pool's lock on free-threaded builds). Takes one request, lanes in turn: 1 with lane, slot and generation set, else 0. */
-int gs_take(struct region *r, uint32_t *next_lane, uint32_t *lane, uint32_t *slot, uint32_t *generation)
+/* The taker's turn (the GIL, or the pool's lock on free-threaded builds). Takes one request, lanes
+ * in turn: 1 with lane, slot and generation set, else 0. */
+int gs_take(struct region *r, uint32_t *next_lane, uint32_t *lane, uint32_t *slot,
+            uint32_t *generation)
 {
     for (uint32_t n = 0; n < r->head.lanes; n++) {
         uint32_t i = *next_lane;
@@ -169,15 +177,22 @@ int gs_take(struct region *r, uint32_t *next_lane, uint32_t *lane, uint32_t *slo
     return 0;
 }
 
-/* The taker's turn. Returns the descriptor that the loop sent for this slot (the caller owns it), or -1. Descriptors are sent before their
- * request is published, but threads may take requests in another order: what belongs to other slots is kept for them. */
+/* The taker's turn. Returns the descriptor that the loop sent for this slot (the caller owns it),
+ * or -1. Descriptors are sent before their request is published, but threads may take requests in
+ * another order: what belongs to other slots is kept for them. */
 int gs_receive_file(struct lane *l, uint32_t slots, uint32_t slot)
 {
     while (l->files[slot] < 0) {
         uint32_t for_slot = 0;
-        union { struct cmsghdr align; char buf[CMSG_SPACE(sizeof(int))]; } control;
+        union {
+            struct cmsghdr align;
+            char buf[CMSG_SPACE(sizeof(int))];
+        } control;
         struct iovec iov = {&for_slot, sizeof for_slot};
-        struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.buf, .msg_controllen = sizeof control.buf};
+        struct msghdr m = {.msg_iov = &iov,
+                           .msg_iovlen = 1,
+                           .msg_control = control.buf,
+                           .msg_controllen = sizeof control.buf};
         ssize_t n = recvmsg(l->doorbell, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         if (n < 0 && errno == EINTR)
             continue;
@@ -203,7 +218,8 @@ int gs_outlet_init(struct outlet *o, const struct region *r)
 }
 
 /* GIL held or not. Gives back what the loop has acknowledged since the last look. */
-static void collect_acks(const struct region *r, const struct lane *l, uint32_t thread, struct outlet *o)
+static void collect_acks(const struct region *r, const struct lane *l, uint32_t thread,
+                         struct outlet *o)
 {
     uint32_t count = atomic_load_explicit(&gs_ack(l, thread)->count, memory_order_acquire);
 
@@ -215,16 +231,21 @@ static void collect_acks(const struct region *r, const struct lane *l, uint32_t 
     }
 }
 
-/* GIL held or not. Room for len (at most GS_BLOCK_MAX) contiguous bytes in the thread's response ring: the pointer, and its offset in *off; or NULL when the loop has
- * to acknowledge first (gs_wait_ack). Nothing is taken until gs_publish. */
-char *gs_reserve(struct region *r, uint32_t lane, uint32_t thread, struct outlet *o, uint32_t len, uint32_t *off)
+/* GIL held or not. Room for len (at most GS_BLOCK_MAX) contiguous bytes in the thread's response
+ * ring: the pointer, and its offset in *off; or NULL when the loop has to acknowledge first
+ * (gs_wait_ack). Nothing is taken until gs_publish. */
+char *gs_reserve(struct region *r, uint32_t lane, uint32_t thread, struct outlet *o, uint32_t len,
+                 uint32_t *off)
 {
     struct lane *l = &r->lane[lane];
     char *ring = l->responses + (size_t)thread * r->head.response_bytes;
 
     for (int look = 0; look < 2; look++) {
         uint32_t to_end = r->head.response_bytes - o->pos;
-        uint32_t need = len <= to_end ? len : to_end + len; /* the tail is skipped when the block does not fit into it */
+        uint32_t need =
+            len <= to_end
+                ? len
+                : to_end + len; /* the tail is skipped when the block does not fit into it */
         if (o->sent - o->acked < r->head.replies_per_thread && need <= o->free) {
             *off = len <= to_end ? o->pos : 0;
             return ring + *off;
@@ -234,8 +255,10 @@ char *gs_reserve(struct region *r, uint32_t lane, uint32_t thread, struct outlet
     return NULL;
 }
 
-/* The taker's turn. Publishes a reply whose block of `used` bytes stands at reply->off as gs_reserve gave it (used 0: a reply without a block), and rings the loop if it sleeps. */
-void gs_publish(struct region *r, uint32_t lane, struct outlet *o, const struct reply *reply, uint32_t used)
+/* The taker's turn. Publishes a reply whose block of `used` bytes stands at reply->off as
+ * gs_reserve gave it (used 0: a reply without a block), and rings the loop if it sleeps. */
+void gs_publish(struct region *r, uint32_t lane, struct outlet *o, const struct reply *reply,
+                uint32_t used)
 {
     struct lane *l = &r->lane[lane];
     uint32_t size = (used + GS_BLOCK_ALIGN - 1) & ~(GS_BLOCK_ALIGN - 1);
@@ -256,15 +279,18 @@ void gs_publish(struct region *r, uint32_t lane, struct outlet *o, const struct 
     *entry = *reply;
     entry->len = used;
     l->rep_next++;
-    atomic_store(l->rep_tail, l->rep_next); /* sequentially consistent: ordered before the look at `asleep` */
+    atomic_store(l->rep_tail,
+                 l->rep_next); /* sequentially consistent: ordered before the look at `asleep` */
     if (atomic_load(l->asleep) && atomic_exchange(l->asleep, 0)) {
         char ring = 1;
         send(l->doorbell, &ring, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
     }
 }
 
-/* GIL not held. Sleeps until the loop acknowledges a reply of this thread or the time is up: 1 if it has, else 0. */
-int gs_wait_ack(struct region *r, uint32_t lane, uint32_t thread, struct outlet *o, uint32_t timeout_ms)
+/* GIL not held. Sleeps until the loop acknowledges a reply of this thread or the time is up: 1 if
+ * it has, else 0. */
+int gs_wait_ack(struct region *r, uint32_t lane, uint32_t thread, struct outlet *o,
+                uint32_t timeout_ms)
 {
     struct ack *a = gs_ack(&r->lane[lane], thread);
 

@@ -1,28 +1,37 @@
 /* lane.h: the memory that one worker shares with the Go process.
  *
- * Format (version 1). Everything is little-endian and native; both sides run on one machine. The Go twin of this page is
- * pybridge/format.go; a test checks that every constant below is equal there.
+ * Format (version 1). Everything is little-endian and native; both sides run on one machine.
+ * The Go twin of this page is pybridge/format.go; a test checks that both are equal.
  *
- *   region   = header | lane 0 | lane 1 | ... | lane L-1          (one memfd, sealed against resizing)
- *   header   = the fields of struct region_head, then at GS_WAKE_OFF one 64-byte line a thread whose first word is its futex
- *   lane     = lane head | request ring | reply ring | slots | arena | response rings, all sizes in struct region_head
+ *   region  = header | lane 0 | lane 1 | ... | lane L-1      (one memfd, sealed against resizing)
+ *   header  = struct region_head, then at GS_WAKE_OFF a 64-byte line for each thread, whose first
+ *             word is that thread's futex
+ *   lane    = lane head | request ring | reply ring | slots | arena | response rings; their
+ *             places and sizes are in struct region_head
  *
- *   request ring   u32 slot numbers. Producer: the loop that owns the lane. Consumer: the threads, one at a time.
- *   reply ring     struct reply. Producer: the threads, one at a time. Consumer: the loop.
- *   slot           one request in flight: struct slot, then its header table and its bytes. Written by the loop while the slot
- *                  is FREE, read by one thread while it is TAKEN.
- *   arena          request bodies that do not fit their slot; allocated by the loop, read by the thread.
- *   response ring  one a thread and lane: bytes of responses, written by that thread, read by the loop.
+ *   request ring    u32 slot numbers, from the loop that owns the lane to the threads, which take
+ *                   turns
+ *   reply ring      struct reply, from the threads, which take turns, to the loop
+ *   slot            one request in flight: struct slot, its header table, its bytes. Written by
+ *                   the loop while FREE, read by one thread while TAKEN
+ *   arena           request bodies that do not fit their slot, allocated by the loop
+ *   response ring   one for each thread and lane: bytes of responses, written by that thread,
+ *                   read by the loop
  *
  * Rules of validity
- *   - A slot number in the request ring is below `slots`, and its state word says QUEUED with the generation of this use.
- *   - The state word is (generation << 2) | state. QUEUED -> TAKEN is a compare-and-swap by a thread, QUEUED -> FREE one by
- *     the loop (the client has gone, or the request moves to another worker); exactly one of the two wins.
- *   - A reply names slot, generation and thread; offset + length lie inside that thread's response ring. The last reply of a
- *     request carries REPLY_LAST; after it the thread does not touch the slot.
- *   - The loop acknowledges replies by count, a thread at a time, in order (struct ack). A thread has at most
- *     `replies_per_thread` unacknowledged ones, so the reply ring, `threads` times that long, never overflows.
- *   - Go trusts nothing here: it reads each field once and checks it (invariant 4). The shim trusts Go.
+ *   - A slot number in the request ring is below `slots`, and its state word says QUEUED with the
+ *     generation of this use.
+ *   - The state word is (generation << 2) | state. QUEUED -> TAKEN is a compare-and-swap by a
+ *     thread; QUEUED -> FREE is one by the loop, when the client has gone or the request moves to
+ *     another worker. Exactly one of the two wins.
+ *   - A reply names slot, generation and thread; offset + length lie inside that thread's response
+ *     ring. The last reply of a request carries REPLY_LAST: after it the thread does not touch
+ *     the slot.
+ *   - The loop acknowledges replies by count, thread by thread, in order (struct ack). A thread
+ *     has at most `replies_per_thread` unacknowledged ones, so the reply ring, `threads` times as
+ *     long, never overflows.
+ *   - Go trusts nothing here: it reads each field once and checks it (invariant 4). The shim
+ *     trusts Go.
  */
 #ifndef GS_LANE_H
 #define GS_LANE_H
@@ -43,19 +52,19 @@
 struct region_head {
     uint32_t magic, version;
     uint32_t lanes, threads;
-    uint32_t slots, slot_bytes;            /* slot_bytes: stride of one slot */
-    uint32_t replies, replies_per_thread;  /* replies: capacity of the reply ring */
-    uint32_t arena_bytes, response_bytes;  /* response_bytes: one thread's response ring */
+    uint32_t slots, slot_bytes;           /* slot_bytes: stride of one slot */
+    uint32_t replies, replies_per_thread; /* replies: capacity of the reply ring */
+    uint32_t arena_bytes, response_bytes; /* response_bytes: one thread's response ring */
     uint32_t lane_bytes, lanes_off;
-    uint32_t requests_off, replies_off;    /* inside a lane, as are the next three */
+    uint32_t requests_off, replies_off; /* inside a lane, as are the next three */
     uint32_t slots_off, arena_off, responses_off;
 };
 
 /* Offsets inside a lane's head. Each word has a cache line of its own. */
-#define GS_REQ_TAIL_OFF 0u    /* written by the loop: requests published so far */
-#define GS_REP_TAIL_OFF 64u   /* written by threads: replies published so far */
-#define GS_ASLEEP_OFF 128u    /* 1: the loop sleeps and wants its doorbell rung */
-#define GS_ACKS_OFF 256u      /* struct ack, one line a thread */
+#define GS_REQ_TAIL_OFF 0u  /* written by the loop: requests published so far */
+#define GS_REP_TAIL_OFF 64u /* written by threads: replies published so far */
+#define GS_ASLEEP_OFF 128u  /* 1: the loop sleeps and wants its doorbell rung */
+#define GS_ACKS_OFF 256u    /* struct ack, one line a thread */
 
 struct ack {
     _Atomic uint32_t count;   /* replies of this thread that the loop has taken; futex */
@@ -68,40 +77,44 @@ struct ack {
 #define SLOT_STATE_MASK 3u
 #define SLOT_GENERATION_SHIFT 2u
 
-#define REQ_HTTP10 1u       /* the client speaks HTTP/1.0 */
-#define REQ_KEEP_ALIVE 2u   /* the connection may stay open after the answer */
-#define REQ_HEAD 4u         /* method HEAD: no body on the wire */
-#define REQ_BODY_ARENA 8u   /* body at body_off of the arena, else inside the slot */
-#define REQ_BODY_FILE 16u   /* body in a file whose descriptor came by the doorbell */
-#define REQ_BODY 32u        /* there is a body (perhaps of length 0 or chunked) */
+#define REQ_HTTP10 1u     /* the client speaks HTTP/1.0 */
+#define REQ_KEEP_ALIVE 2u /* the connection may stay open after the answer */
+#define REQ_HEAD 4u       /* method HEAD: no body on the wire */
+#define REQ_BODY_ARENA 8u /* body at body_off of the arena, else inside the slot */
+#define REQ_BODY_FILE 16u /* body in a file whose descriptor came by the doorbell */
+#define REQ_BODY 32u      /* there is a body (perhaps of length 0 or chunked) */
 
-struct span { uint32_t off, len; }; /* relative to the slot's start */
+struct span {
+    uint32_t off, len;
+}; /* relative to the slot's start */
 
-struct header { struct span name, value; };
+struct header {
+    struct span name, value;
+};
 
 struct slot {
     _Atomic uint32_t state;
-    _Atomic uint32_t gone;  /* set by the loop: the client has vanished */
+    _Atomic uint32_t gone; /* set by the loop: the client has vanished */
     uint32_t flags;
-    uint16_t listener;      /* which environ template */
+    uint16_t listener; /* which environ template */
     uint16_t remote_port;
     uint32_t header_count;
-    uint32_t headers_off;   /* struct header [header_count], relative to the slot */
+    uint32_t headers_off; /* struct header [header_count], relative to the slot */
     struct span method, target, path, query, remote_addr;
-    uint64_t body_off;      /* arena: from the arena's start; slot: from the slot's start */
+    uint64_t body_off; /* arena: from the arena's start; slot: from the slot's start */
     uint64_t body_len;
-    uint64_t queued_ns;     /* CLOCK_MONOTONIC */
+    uint64_t queued_ns; /* CLOCK_MONOTONIC */
 };
 
-#define REPLY_LAST 1u   /* the response ends with this block */
-#define REPLY_ABORT 2u  /* it ended in error after data: close without pretending completeness */
-#define REPLY_CLOSE 4u  /* close the connection after it */
+#define REPLY_LAST 1u  /* the response ends with this block */
+#define REPLY_ABORT 2u /* it ended in error after data: close without pretending completeness */
+#define REPLY_CLOSE 4u /* close the connection after it */
 
 struct reply {
     uint32_t slot, generation;
     uint32_t thread, flags;
-    uint32_t off, len;      /* inside the thread's response ring */
-    uint32_t status;        /* of the response; 0 in blocks after the first */
+    uint32_t off, len; /* inside the thread's response ring */
+    uint32_t status;   /* of the response; 0 in blocks after the first */
     uint32_t reserved;
 };
 
@@ -120,10 +133,10 @@ struct lane {
     _Atomic uint32_t *requests; /* ring */
     struct reply *replies;      /* ring */
     char *acks, *slots, *arena, *responses;
-    int doorbell;               /* our end of the lane's socket */
-    _Atomic uint32_t req_head;  /* next request to take; moved only under the taker's turn */
-    uint32_t rep_next;          /* next reply to write; likewise */
-    int *files;                 /* by slot: descriptor of a body file, or -1 */
+    int doorbell;              /* our end of the lane's socket */
+    _Atomic uint32_t req_head; /* next request to take; moved only under the taker's turn */
+    uint32_t rep_next;         /* next reply to write; likewise */
+    int *files;                /* by slot: descriptor of a body file, or -1 */
 };
 
 struct region {
@@ -131,29 +144,33 @@ struct region {
     size_t bytes;
     struct region_head head; /* a copy: checked once */
     struct lane lane[GS_LANES_MAX];
-    _Atomic uint32_t *bell;  /* 0, or 1 + the thread that wants to be woken */
+    _Atomic uint32_t *bell; /* 0, or 1 + the thread that wants to be woken */
 };
 
 /* What one thread keeps about its response ring on one lane. */
 struct outlet {
-    uint32_t sent;     /* replies published */
-    uint32_t acked;    /* of those, seen acknowledged */
-    uint32_t pos;      /* where the next block starts */
-    uint32_t free;     /* bytes not in use */
-    uint32_t *sizes;   /* ring: bytes each unacknowledged reply holds */
+    uint32_t sent;   /* replies published */
+    uint32_t acked;  /* of those, seen acknowledged */
+    uint32_t pos;    /* where the next block starts */
+    uint32_t free;   /* bytes not in use */
+    uint32_t *sizes; /* ring: bytes each unacknowledged reply holds */
 };
 
 int gs_region_attach(struct region *r, int fd, const int *doorbells, int n);
 void gs_region_detach(struct region *r);
 
-int gs_take(struct region *r, uint32_t *next_lane, uint32_t *lane, uint32_t *slot, uint32_t *generation);
+int gs_take(struct region *r, uint32_t *next_lane, uint32_t *lane, uint32_t *slot,
+            uint32_t *generation);
 uint32_t gs_queued(const struct region *r);
 int gs_receive_file(struct lane *l, uint32_t slots, uint32_t slot);
 
 int gs_outlet_init(struct outlet *o, const struct region *r);
-char *gs_reserve(struct region *r, uint32_t lane, uint32_t thread, struct outlet *o, uint32_t len, uint32_t *off);
-void gs_publish(struct region *r, uint32_t lane, struct outlet *o, const struct reply *reply, uint32_t used);
-int gs_wait_ack(struct region *r, uint32_t lane, uint32_t thread, struct outlet *o, uint32_t timeout_ms);
+char *gs_reserve(struct region *r, uint32_t lane, uint32_t thread, struct outlet *o, uint32_t len,
+                 uint32_t *off);
+void gs_publish(struct region *r, uint32_t lane, struct outlet *o, const struct reply *reply,
+                uint32_t used);
+int gs_wait_ack(struct region *r, uint32_t lane, uint32_t thread, struct outlet *o,
+                uint32_t timeout_ms);
 
 void gs_futex_wait(_Atomic uint32_t *word, uint32_t value, int64_t timeout_us, int shared);
 void gs_futex_wake(_Atomic uint32_t *word, int count, int shared);

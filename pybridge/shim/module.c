@@ -1,8 +1,9 @@
-/* module.c: the extension module `_gophersnake` that the bootstrap loads.
+/* module.c: the extension module `_gophersnake` that boot.py loads.
  *
- *   attach(region_fd, control_fd, doorbell_fds, app, templates, log_exception)   maps the region, starts the control thread
- *   serve(thread)    runs one thread's life; returns when the worker ends
- *   wait()           the main thread beside serving threads
+ *   attach(region_fd, control_fd, doorbell_fds, app, templates, log_exception)
+ *                               maps the region, starts the control thread
+ *   serve(thread, is_main=0)    one thread's life; returns when the worker ends
+ *   wait()                      the main thread beside serving threads
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -19,8 +20,9 @@ static void ignore_signal(int signal)
     (void)signal;
 }
 
-/* GIL held. Signals that a terminal or a platform sends to every process of a group are the parent's business. A handler that does nothing, not SIG_IGN: the app's own
- * child processes get the default back when they exec. */
+/* GIL held. Signals that a terminal or a platform sends to every process of a group are the
+ * parent's business. A handler that does nothing, not SIG_IGN: the app's own child processes get
+ * the default back when they exec. */
 static void leave_signals_to_the_parent(void)
 {
     static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
@@ -30,7 +32,8 @@ static void leave_signals_to_the_parent(void)
         sigaction(signals[i], &action, NULL);
 }
 
-/* GIL held. A word that reads 1 here and 0 in any child made by fork. 0, or -1 with an exception set. */
+/* GIL held. A word that reads 1 here and 0 in any child made by fork. 0, or -1 with an exception
+ * set. */
 static int mark_parent(void)
 {
     void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -77,13 +80,15 @@ static PyObj *attach(PyObj *self, PyObj *args)
     PyObj *fds, *templates;
 
     (void)self;
-    if (!py.PyArg_ParseTuple(args, "iiOOOO:attach", &region_fd, &control_fd, &fds, &shim.app, &templates, &shim.log_exception))
+    if (!py.PyArg_ParseTuple(args, "iiOOOO:attach", &region_fd, &control_fd, &fds, &shim.app,
+                             &templates, &shim.log_exception))
         return NULL;
     py.Py_IncRef(shim.app);
     py.Py_IncRef(shim.log_exception);
     n = (int)py.PyList_Size(fds);
     if (n < 1 || n > (int)GS_LANES_MAX)
-        return py.PyErr_Format(py.ValueError, "between 1 and %d lanes are possible", (int)GS_LANES_MAX);
+        return py.PyErr_Format(py.ValueError, "between 1 and %d lanes are possible",
+                               (int)GS_LANES_MAX);
     for (int i = 0; i < n; i++)
         doorbells[i] = (int)py.PyLong_AsSsize_t(py.PyList_GetItem(fds, i));
     if (gs_region_attach(&shim.region, region_fd, doorbells, n) < 0)
@@ -130,7 +135,8 @@ static PyObj *wait_for_end(PyObj *self, PyObj *args)
 }
 
 static struct py_method methods[] = {
-    {"attach", attach, PY_METH_VARARGS, "attach(region_fd, control_fd, doorbell_fds, app, templates, log_exception)"},
+    {"attach", attach, PY_METH_VARARGS,
+     "attach(region_fd, control_fd, doorbell_fds, app, templates, log_exception)"},
     {"serve", serve, PY_METH_VARARGS, "serve(thread, is_main=0): serves until the worker ends"},
     {"wait", wait_for_end, PY_METH_NOARGS, "wait(): waits until the worker ends"},
     {NULL, NULL, 0, NULL},
@@ -140,7 +146,7 @@ static struct py_method methods[] = {
 static int execute(PyObj *module)
 {
     (void)module;
-    return gs_input_setup() < 0 || gs_response_setup() < 0 ? -1 : 0;
+    return gs_input_setup() < 0 || gs_start_response_setup() < 0 ? -1 : 0;
 }
 
 /* What follows the object header in PyModuleDef; the header's size is known at run time only. */
@@ -166,7 +172,8 @@ __attribute__((visibility("default"))) PyObj *PyInit__gophersnake(void)
     if (gs_py_load() < 0 || gs_py_learn() < 0)
         return NULL;
     if (py.minor >= 13)
-        slots[1] = (struct py_slot){PY_MOD_GIL, (void *)1}; /* not used: a free-threaded build keeps its GIL off */
+        slots[1] = (struct py_slot){
+            PY_MOD_GIL, (void *)1}; /* not used: a free-threaded build keeps its GIL off */
     char *def = calloc(1, py.head_bytes + sizeof(struct module_tail));
     if (!def)
         return py.PyErr_NoMemory();

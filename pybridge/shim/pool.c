@@ -20,7 +20,8 @@ uint64_t gs_now_ns(void)
     return clock_ns(CLOCK_MONOTONIC);
 }
 
-/* GIL held or not; the critical sections are a few dozen instructions, none of them a system call. */
+/* GIL held or not; the critical sections are a few dozen instructions, none of them a system call.
+ */
 void gs_lock(_Atomic uint32_t *lock)
 {
     uint32_t free = 0;
@@ -58,8 +59,9 @@ void gs_pool_enter(struct pool *p, struct thread *t, uint32_t id)
 /* Lock held. Long requests while the GIL is mostly free: waking another thread at once pays. */
 static int eager(const struct pool *p)
 {
-    return p->free_threaded || (atomic_load_explicit(&p->service_ns, memory_order_relaxed) > GS_LONG_NS
-                                && atomic_load_explicit(&p->gil_wait_ns, memory_order_relaxed) < GS_GIL_FREE_NS);
+    return p->free_threaded
+           || (atomic_load_explicit(&p->service_ns, memory_order_relaxed) > GS_LONG_NS
+               && atomic_load_explicit(&p->gil_wait_ns, memory_order_relaxed) < GS_GIL_FREE_NS);
 }
 
 /* Lock held. The loop shall wake t when it publishes a request. */
@@ -93,7 +95,8 @@ static void unpark(struct pool *p, struct thread *t)
     p->running++;
 }
 
-/* Lock held. t is about to serve: somebody has to notice if it blocks. Returns the thread to wake as watcher, or NULL. */
+/* Lock held. t is about to serve: somebody has to notice if it blocks. Returns the thread to wake
+ * as watcher, or NULL. */
 static struct thread *leave_lookout(struct pool *p)
 {
     struct thread *top = p->parked;
@@ -103,7 +106,8 @@ static struct thread *leave_lookout(struct pool *p)
         return NULL;
     }
     name_in_bell(p, top);
-    /* What was published before the bell named `top` rings nobody; one of those the caller takes itself. */
+    /* What was published before the bell named `top` rings nobody; one of those the caller takes
+     * itself. */
     if (gs_queued(p->region) > 1 && atomic_exchange(p->region->bell, 0))
         return top;
     return NULL;
@@ -116,7 +120,8 @@ static void wake(struct thread *t)
     gs_futex_wake(t->wake, 1, 1);
 }
 
-/* Lock held; requests wait and another thread runs. Whether the watcher shall serve: see the rule in pool.h. */
+/* Lock held; requests wait and another thread runs. Whether the watcher shall serve: see the rule
+ * in pool.h. */
 static int running_ones_are_blocked(struct pool *p)
 {
     uint64_t now = gs_now_ns(), cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
@@ -137,7 +142,8 @@ static int running_ones_are_blocked(struct pool *p)
     return 1;
 }
 
-/* Lock held. t, parked, shall hear of the next request unless another parked thread does. 1 when requests came meanwhile. */
+/* Lock held. t, parked, shall hear of the next request unless another parked thread does. 1 when
+ * requests came meanwhile. */
 static int be_named(struct pool *p, struct thread *t)
 {
     int other = p->listener && p->listener != t && p->listener->state == THREAD_PARKED;
@@ -156,7 +162,8 @@ static void begin_watch(struct pool *p, struct thread *t)
     running_ones_are_blocked(p); /* takes the first readings */
 }
 
-/* Lock held; t is parked and somebody else runs. Returns 1 when t shall serve; else *timeout_us says how long to sleep. */
+/* Lock held; t is parked and somebody else runs. Returns 1 when t shall serve; else *timeout_us
+ * says how long to sleep. */
 static int watch(struct pool *p, struct thread *t, int64_t *timeout_us)
 {
     int rung = p->listener == t && atomic_load(p->region->bell) == 0;
@@ -186,7 +193,8 @@ static int watch(struct pool *p, struct thread *t, int64_t *timeout_us)
     return 0;
 }
 
-/* Lock held; t is parked and nobody runs. Returns 1 when t shall serve; else *timeout_us says how long to sleep. */
+/* Lock held; t is parked and nobody runs. Returns 1 when t shall serve; else *timeout_us says how
+ * long to sleep. */
 static int listen_to_bell(struct pool *p, struct thread *t, int64_t *timeout_us)
 {
     *timeout_us = -1;
@@ -199,7 +207,8 @@ static int listen_to_bell(struct pool *p, struct thread *t, int64_t *timeout_us)
     return gs_queued(p->region) > 0 || be_named(p, t);
 }
 
-/* GIL not held. Parks t until there is something to do for it: PARK_SERVE (it counts as running again), PARK_QUIT, or PARK_SIGNAL (main thread only: a signal came; it counts as running). */
+/* GIL not held. Parks t until there is something to do for it: PARK_SERVE (it counts as running
+ * again), PARK_QUIT, or PARK_SIGNAL (main thread only: a signal came; it counts as running). */
 enum park_result gs_pool_park(struct pool *p, struct thread *t)
 {
     struct thread *helper = NULL;
@@ -255,13 +264,16 @@ static void mean(_Atomic uint64_t *m, uint64_t sample)
     atomic_store_explicit(m, old - old / 8 + sample / 8, memory_order_relaxed);
 }
 
-/* GIL just taken. waited_ns: how long that took. Wakes the next thread when the GIL was free, requests are long and more of them wait. */
+/* GIL just taken. waited_ns: how long that took. Wakes the next thread when the GIL was free,
+ * requests are long and more of them wait. */
 void gs_pool_got_gil(struct pool *p, uint64_t waited_ns)
 {
     struct thread *next = NULL;
 
     mean(&p->gil_wait_ns, waited_ns);
-    if (waited_ns >= GS_CHAIN_NS || atomic_load_explicit(&p->service_ns, memory_order_relaxed) < GS_LONG_NS || gs_queued(p->region) < 2)
+    if (waited_ns >= GS_CHAIN_NS
+        || atomic_load_explicit(&p->service_ns, memory_order_relaxed) < GS_LONG_NS
+        || gs_queued(p->region) < 2)
         return;
     gs_lock(&p->lock);
     next = p->parked;

@@ -1,15 +1,20 @@
 /* pool.h: which thread serves, which sleeps, and who is woken.
  *
- * A running thread keeps the GIL from request to request and takes whatever is queued, so one thread is enough for an app that
- * computes. Another one is useful only while the running one is blocked off the GIL. The rule:
+ * A running thread keeps the GIL from request to request and takes whatever is queued, so one
+ * thread is enough for an app that computes. Another one is useful only while the running one is
+ * blocked off the GIL. The rule:
  *
- *   - Parked threads form a stack; the last one parked is woken first. Each sleeps on its own word in the region.
- *   - The bell word names the thread that the loop wakes when it publishes a request: the last one parked while nobody runs; while
- *     somebody runs, the top of the stack, unless a watcher is at work; 0 when no ring is wanted.
- *   - A thread rung while another one runs is the watcher. It looks at the queue every tick: if requests wait, none was started since the last look and the process used
- *     little CPU, the running threads are blocked, and the watcher serves. If they compute, it joins only every FAIR_NS, for fairness.
- *   - Requests that are long while the GIL is mostly free (I/O) make the pool eager: the rung thread serves at once, and a thread
- *     that got the GIL quickly wakes the next one while requests wait.
+ *   - Parked threads form a stack: the last one parked, whose caches are warm, is woken first.
+ *     Each sleeps on its own word in the region.
+ *   - The bell word names the thread that the loop wakes when it publishes a request: while nobody
+ *     runs, the last one parked; while somebody runs, the top of the stack, unless a watcher is at
+ *     work; 0 when no ring is wanted.
+ *   - A thread that is rung while another one runs is the watcher. It looks at the queue every
+ *     tick. If requests wait, none was begun since its last look and the process used little CPU,
+ *     then the running threads are blocked, and the watcher serves. If they compute, it joins them
+ *     only every GS_FAIR_NS, for fairness.
+ *   - Requests that are long while the GIL is mostly free (I/O) make the pool eager: a thread that
+ *     is rung serves at once, and one that got the GIL quickly wakes the next while requests wait.
  *   - On free-threaded builds whoever is rung serves.
  */
 #ifndef GS_POOL_H
@@ -20,12 +25,12 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define GS_TICK_US 250u               /* between two looks of the watcher */
-#define GS_IDLE_TICKS_MAX 20u         /* looks at an empty queue before the watcher sleeps */
-#define GS_FAIR_NS 20000000u          /* how often a computing thread is joined by another one */
-#define GS_LONG_NS 100000u            /* a request above this is long */
-#define GS_GIL_FREE_NS 500000u        /* mean wait for the GIL below which it counts as free */
-#define GS_CHAIN_NS 200000u           /* own wait for the GIL below which the next thread is woken too */
+#define GS_TICK_US 250u        /* between two looks of the watcher */
+#define GS_IDLE_TICKS_MAX 20u  /* looks at an empty queue before the watcher sleeps */
+#define GS_FAIR_NS 20000000u   /* how often a computing thread is joined by another one */
+#define GS_LONG_NS 100000u     /* a request above this is long */
+#define GS_GIL_FREE_NS 500000u /* mean wait for the GIL below which it counts as free */
+#define GS_CHAIN_NS 200000u    /* own wait for the GIL below which the next thread is woken too */
 
 enum thread_state { THREAD_NEW, THREAD_RUNNING, THREAD_PARKED };
 enum park_result { PARK_SERVE, PARK_QUIT, PARK_SIGNAL };
@@ -34,25 +39,25 @@ struct thread {
     uint32_t id;
     enum thread_state state; /* under the pool's lock */
     struct thread *below;    /* next on the stack of parked threads; under the lock */
-    int called;              /* taken off the stack and counted as running by another thread; under the lock */
-    _Atomic uint32_t *wake;  /* its futex word in the region */
-    int handles_signals;     /* the main thread */
+    int called; /* taken off the stack and counted as running by another thread; under the lock */
+    _Atomic uint32_t *wake; /* its futex word in the region */
+    int handles_signals;    /* the main thread */
 };
 
 struct pool {
     struct region *region;
-    _Atomic uint32_t lock;       /* futex: 0 free, 1 held, 2 held with sleepers */
+    _Atomic uint32_t lock; /* futex: 0 free, 1 held, 2 held with sleepers */
     _Atomic uint32_t quitting;
-    struct thread *parked;       /* stack; under the lock, as is all below unless said otherwise */
-    struct thread *watcher;      /* looks every tick, or NULL */
-    struct thread *listener;     /* whom the bell last named */
+    struct thread *parked;   /* stack; under the lock, as is all below unless said otherwise */
+    struct thread *watcher;  /* looks every tick, or NULL */
+    struct thread *listener; /* whom the bell last named */
     uint32_t running;
     uint32_t idle_ticks;
-    uint32_t seen_started;       /* `started` at the watcher's last look */
+    uint32_t seen_started; /* `started` at the watcher's last look */
     uint64_t look_ns, look_cpu_ns, joined_ns;
-    _Atomic uint32_t started;    /* requests begun, ever; any thread */
-    _Atomic uint64_t service_ns; /* moving mean of a request's wall time; any thread */
-    _Atomic uint64_t gil_wait_ns;/* moving mean of a woken thread's wait for the GIL; any thread */
+    _Atomic uint32_t started;     /* requests begun, ever; any thread */
+    _Atomic uint64_t service_ns;  /* moving mean of a request's wall time; any thread */
+    _Atomic uint64_t gil_wait_ns; /* moving mean of a woken thread's wait for the GIL; any thread */
     int free_threaded;
 };
 

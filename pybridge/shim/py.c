@@ -1,4 +1,5 @@
-/* py.c: finding CPython's functions in the running process, and the few helpers that depend on the object layout. */
+/* py.c: finding CPython's functions in the running process, and the few helpers that depend on the
+ * object layout. */
 #define _GNU_SOURCE
 #include "py.h"
 
@@ -9,7 +10,8 @@ __attribute__((visibility("hidden"))) struct py_api py;
 
 static char missing[96]; /* the first symbol that was not found, for the error message */
 
-/* GIL held. Finds every function: 0, or -1 when the interpreter does not export one that we need (an ImportError names it, if it can be raised at all). */
+/* GIL held. Finds every function: 0, or -1 when the interpreter does not export one that we need
+ * (an ImportError names it, if it can be raised at all). */
 int gs_py_load(void)
 {
 #define LOAD(name) *(void **)&py.name = dlsym(RTLD_DEFAULT, #name)
@@ -21,7 +23,10 @@ int gs_py_load(void)
     GS_PY_FUNCTIONS(REQUIRED, OPTIONAL)
     PyObj **error = (PyObj **)dlsym(RTLD_DEFAULT, "PyExc_ImportError");
     if (missing[0] && py.PyErr_Format && error)
-        py.PyErr_Format(*error, "this Python does not export %s, which gophersnake needs; is it CPython 3.9 or newer, not stripped?", missing);
+        py.PyErr_Format(*error,
+                        "this Python does not export %s, which gophersnake needs; is it CPython "
+                        "3.9 or newer, not stripped?",
+                        missing);
     return missing[0] ? -1 : 0;
 }
 
@@ -31,7 +36,8 @@ static PyObj *builtin(PyObj *builtins, const char *name)
     return py.PyObject_GetAttrString(builtins, name);
 }
 
-/* GIL held. Learns the version, the object layout and the singletons: 0, or -1 with an exception set. */
+/* GIL held. Learns the version, the object layout and the singletons: 0, or -1 with an exception
+ * set. */
 int gs_py_learn(void)
 {
     const char *version = py.Py_GetVersion();
@@ -39,7 +45,8 @@ int gs_py_learn(void)
 
     if (!b)
         return -1;
-    for (const char *d = version + 2; *d >= '0' && *d <= '9'; d++) /* "3.12.1 ..."; atoi would pull in a versioned symbol */
+    for (const char *d = version + 2; *d >= '0' && *d <= '9';
+         d++) /* "3.12.1 ..."; atoi would pull in a versioned symbol */
         py.minor = py.minor * 10 + (*d - '0');
     py.RuntimeError = builtin(b, "RuntimeError");
     py.ValueError = builtin(b, "ValueError");
@@ -64,18 +71,21 @@ int gs_py_learn(void)
         return -1;
     py.head_bytes = (size_t)py.PyLong_AsSsize_t(size);
     py.Py_DecRef(size);
-    py.type_offset = py.head_bytes - sizeof(void *); /* ob_type is the last field in every layout up to 3.14 */
+    py.type_offset =
+        py.head_bytes - sizeof(void *); /* ob_type is the last field in every layout up to 3.14 */
     py.free_threaded = strstr(version, "free-threading") != NULL;
     PyObj *type = py.PyObject_Type(py.None);
     py.Py_DecRef(type);
     if (py.head_bytes < 16 || py.head_bytes > 64 || gs_type(py.None) != type) {
-        py.PyErr_Format(py.RuntimeError, "gophersnake does not know the object layout of this Python (%s)", version);
+        py.PyErr_Format(py.RuntimeError,
+                        "gophersnake does not know the object layout of this Python (%s)", version);
         return -1;
     }
     return 0;
 }
 
-/* GIL held. A heap type whose instances carry data_bytes after their header; NULL with an exception set. */
+/* GIL held. A heap type whose instances carry data_bytes after their header; NULL with an exception
+ * set. */
 PyObj *gs_new_type(const char *name, size_t data_bytes, struct py_slot *slots)
 {
     struct py_spec spec = {name, (int)(py.head_bytes + data_bytes), 0, PY_TPFLAGS_DEFAULT, slots};

@@ -1,10 +1,12 @@
 /* py.h: the part of CPython's C API that the shim uses, without Python.h.
  *
- * One compiled shim serves CPython 3.9 to 3.14, GIL and free-threaded builds: it includes no Python header, finds every
- * function with dlsym in the running interpreter, and learns the size of an object header at run time. Almost all of these functions are
- * in CPython's stable ABI and cannot disappear within Python 3; those marked O may be missing and have a substitute.
+ * One compiled shim serves CPython 3.9 to 3.14, GIL and free-threaded builds: it includes no Python
+ * header, finds every function with dlsym in the running interpreter, and learns the size of an
+ * object header at run time. Almost all of these functions are in CPython's stable ABI and cannot
+ * disappear within Python 3; those marked O may be missing and have a substitute.
  *
- * The pointers live in one hidden struct: variables named like the functions could interpose the interpreter's own symbols.
+ * The pointers live in one hidden struct: variables named like the functions could interpose the
+ * interpreter's own symbols.
  */
 #ifndef GS_PY_H
 #define GS_PY_H
@@ -100,10 +102,24 @@ static inline PyObj *gs_type(PyObj *o)
     return *(PyObj **)((char *)o + py.type_offset);
 }
 
-/* The two structs that PyType_FromSpec takes, and a method table's row, as in CPython's object.h and methodobject.h. */
-struct py_slot { int id; void *value; };
-struct py_spec { const char *name; int basicsize, itemsize; unsigned flags; struct py_slot *slots; };
-struct py_method { const char *name; PyObj *(*call)(PyObj *, PyObj *); int flags; const char *doc; };
+/* The two structs that PyType_FromSpec takes, and a method table's row, as in CPython's object.h
+ * and methodobject.h. */
+struct py_slot {
+    int id;
+    void *value;
+};
+struct py_spec {
+    const char *name;
+    int basicsize, itemsize;
+    unsigned flags;
+    struct py_slot *slots;
+};
+struct py_method {
+    const char *name;
+    PyObj *(*call)(PyObj *, PyObj *);
+    int flags;
+    const char *doc;
+};
 
 #define PY_TP_CALL 50
 #define PY_TP_DEALLOC 52
@@ -112,7 +128,8 @@ struct py_method { const char *name; PyObj *(*call)(PyObj *, PyObj *); int flags
 #define PY_TP_METHODS 64
 #define PY_METH_VARARGS 1
 #define PY_METH_NOARGS 4
-#define PY_TPFLAGS_DEFAULT (1u << 18) /* Py_TPFLAGS_HAVE_VERSION_TAG, all that Py_TPFLAGS_DEFAULT holds since 3.8 */
+#define PY_TPFLAGS_DEFAULT \
+    (1u << 18) /* Py_TPFLAGS_HAVE_VERSION_TAG, all that Py_TPFLAGS_DEFAULT holds since 3.8 */
 
 int gs_py_load(void);
 int gs_py_learn(void);

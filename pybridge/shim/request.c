@@ -4,7 +4,8 @@
 
 #include <unistd.h>
 
-/* GIL held. "METHOD target" of the request, for the log. New reference or NULL without an exception. */
+/* GIL held. "METHOD target" of the request, for the log. New reference or NULL without an
+ * exception. */
 static PyObj *describe(const struct context *c)
 {
     const struct slot *s = c->req.slot;
@@ -20,7 +21,8 @@ static PyObj *describe(const struct context *c)
     return both;
 }
 
-/* GIL held. Logs the exception that is set, with its traceback, and clears it. SystemExit and its like are only logged: PyErr_Print would end the process. */
+/* GIL held. Logs the exception that is set, with its traceback, and clears it. SystemExit and its
+ * like are only logged: PyErr_Print would end the process. */
 static void log_exception(const struct context *c, const char *where)
 {
     PyObj *type, *value, *traceback, *request, *what, *done;
@@ -29,7 +31,10 @@ static void log_exception(const struct context *c, const char *where)
     py.PyErr_NormalizeException(&type, &value, &traceback);
     request = describe(c);
     what = py.PyUnicode_FromFormat("%s %S", where, request ? request : py.None);
-    done = what ? py.PyObject_CallFunctionObjArgs(shim.log_exception, what, type, value ? value : py.None, traceback ? traceback : py.None, NULL) : NULL;
+    done = what ? py.PyObject_CallFunctionObjArgs(shim.log_exception, what, type,
+                                                  value ? value : py.None,
+                                                  traceback ? traceback : py.None, NULL)
+                : NULL;
     if (!done)
         py.PyErr_WriteUnraisable(shim.log_exception);
     py.Py_DecRef(done);
@@ -40,7 +45,8 @@ static void log_exception(const struct context *c, const char *where)
     py.Py_DecRef(traceback);
 }
 
-/* GIL held. The total length of a list's or tuple's blocks, or -1 with TypeError set when one is not bytes. */
+/* GIL held. The total length of a list's or tuple's blocks, or -1 with TypeError set when one is
+ * not bytes. */
 static int64_t total_length(PyObj *blocks, ssize_t n, PyObj *(*item)(PyObj *, ssize_t))
 {
     int64_t total = 0;
@@ -56,7 +62,8 @@ static int64_t total_length(PyObj *blocks, ssize_t n, PyObj *(*item)(PyObj *, ss
     return total;
 }
 
-/* GIL held; let go while the ring is full. A list or tuple: its length is known before the first byte goes out. Result as of gs_response_block. */
+/* GIL held; let go while the ring is full. A list or tuple: its length is known before the first
+ * byte goes out. Result as of gs_response_block. */
 static int send_sequence(struct context *c, PyObj *blocks, int is_list)
 {
     PyObj *(*item)(PyObj *, ssize_t) = is_list ? py.PyList_GetItem : py.PyTuple_GetItem;
@@ -71,7 +78,9 @@ static int send_sequence(struct context *c, PyObj *blocks, int is_list)
         if (!b)
             return -1;
         py.Py_IncRef(b); /* the app may change its list while the GIL is let go */
-        rc = py.PyBytes_AsStringAndSize(b, &s, &len) < 0 ? -1 : gs_response_block(c, s, (size_t)len, 0, whole);
+        rc = py.PyBytes_AsStringAndSize(b, &s, &len) < 0
+                 ? -1
+                 : gs_response_block(c, s, (size_t)len, 0, whole);
         py.Py_DecRef(b);
         if (is_list && py.PyList_Size(blocks) < n)
             n = py.PyList_Size(blocks);
@@ -85,7 +94,8 @@ static int client_gone(const struct context *c)
     return atomic_load_explicit(&c->req.slot->gone, memory_order_relaxed) != 0;
 }
 
-/* GIL held; let go while the ring is full. Any other iterable: a block is on its way before the next one is asked for. Result as of gs_response_block. */
+/* GIL held; let go while the ring is full. Any other iterable: a block is on its way before the
+ * next one is asked for. Result as of gs_response_block. */
 static int send_iterable(struct context *c, PyObj *result)
 {
     PyObj *it = py.PyObject_GetIter(result), *b;
@@ -96,7 +106,9 @@ static int send_iterable(struct context *c, PyObj *result)
     while (rc == 0 && (b = py.PyIter_Next(it))) {
         char *s;
         ssize_t len;
-        rc = py.PyBytes_AsStringAndSize(b, &s, &len) < 0 ? -1 : gs_response_block(c, s, (size_t)len, 1, -1);
+        rc = py.PyBytes_AsStringAndSize(b, &s, &len) < 0
+                 ? -1
+                 : gs_response_block(c, s, (size_t)len, 1, -1);
         py.Py_DecRef(b);
         if (rc == 0 && client_gone(c)) {
             gs_response_abort(c);
@@ -109,11 +121,13 @@ static int send_iterable(struct context *c, PyObj *result)
     return rc;
 }
 
-/* GIL held; let go while the ring is full. The whole response of a result. 0, or -1 with an exception set. */
+/* GIL held; let go while the ring is full. The whole response of a result. 0, or -1 with an
+ * exception set. */
 static int send_result(struct context *c, PyObj *result)
 {
     PyObj *type = gs_type(result);
-    int rc = type == py.T_list || type == py.T_tuple ? send_sequence(c, result, type == py.T_list) : send_iterable(c, result);
+    int rc = type == py.T_list || type == py.T_tuple ? send_sequence(c, result, type == py.T_list)
+                                                     : send_iterable(c, result);
 
     if (rc < 0)
         return -1;
@@ -121,7 +135,9 @@ static int send_result(struct context *c, PyObj *result)
         return 0;
     rc = gs_response_end(c);
     if (rc > 0) {
-        py.PyErr_Format(py.ValueError, "the response ended after %zd of its %zd bytes (Content-Length)", (ssize_t)c->req.sent, (ssize_t)c->req.length);
+        py.PyErr_Format(py.ValueError,
+                        "the response ended after %zd of its %zd bytes (Content-Length)",
+                        (ssize_t)c->req.sent, (ssize_t)c->req.length);
         log_exception(c, "Truncated response to");
     }
     return rc < 0 ? -1 : 0;
@@ -158,9 +174,11 @@ static PyObj *call_app(struct context *c)
     start = input ? gs_start_response_new(c) : NULL;
     env = start ? gs_environ_new(c, input) : NULL;
     if (env) {
-        PyObj *args[3] = {NULL, env, start}; /* args[0] is the callee's to use: PY_VECTORCALL_ARGUMENTS_OFFSET */
+        PyObj *args[3] = {
+            NULL, env, start}; /* args[0] is the callee's to use: PY_VECTORCALL_ARGUMENTS_OFFSET */
         if (py.PyObject_Vectorcall)
-            result = py.PyObject_Vectorcall(shim.app, args + 1, 2 | (size_t)1 << (8 * sizeof(size_t) - 1), NULL);
+            result = py.PyObject_Vectorcall(shim.app, args + 1,
+                                            2 | (size_t)1 << (8 * sizeof(size_t) - 1), NULL);
         else
             result = py.PyObject_CallFunctionObjArgs(shim.app, env, start, NULL);
     }
@@ -170,7 +188,8 @@ static PyObj *call_app(struct context *c)
     return result;
 }
 
-/* GIL held; the app and a full ring let it go. Runs the request that c->req names and sends its last reply. No exception is left set. */
+/* GIL held; the app and a full ring let it go. Runs the request that c->req names and sends its
+ * last reply. No exception is left set. */
 void gs_request_run(struct context *c)
 {
     struct request *r = &c->req;

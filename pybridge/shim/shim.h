@@ -8,25 +8,27 @@
 
 #define GS_TEMPLATES_MAX 64u
 #define GS_HEAD_BYTES_MAX (1u << 20) /* an app's response head above this is refused: 500 */
-#define GS_VALUE_CACHE_MAX 128u      /* longer header values are not cached */
+#define GS_VALUE_CACHE_MAX 128u      /* longer values are not kept */
 
 /* One header name that is known: its environ key, and the last value seen under it. */
 struct name {
     uint32_t hash;
     uint16_t len;
-    uint8_t joins_by_semicolon; /* Cookie: RFC 6265 §5.4; all others join by a comma, RFC 9110 §5.3 */
+    uint8_t
+        joins_by_semicolon; /* Cookie: RFC 6265 §5.4; all others join by a comma, RFC 9110 §5.3 */
     uint8_t value_len;
-    uint32_t seen_in;           /* `use` of the request that had it last: finds repeats */
+    uint32_t seen_in; /* `use` of the request that had it last: finds repeats */
     PyObj *key;
     PyObj *value;
-    char bytes[64];             /* lower case */
+    char bytes[64]; /* lower case */
     char value_bytes[GS_VALUE_CACHE_MAX];
 };
 
 #define GS_NAMES_MAX 512u
 #define GS_NAME_BUCKETS 1024u
 
-/* Names and values seen before. One for all threads under the GIL; one a thread on free-threaded builds. */
+/* Names and values seen before. One for all threads under the GIL; one a thread on free-threaded
+ * builds. */
 struct cache {
     struct name names[GS_NAMES_MAX];
     uint16_t bucket[GS_NAME_BUCKETS]; /* 1 + index into names, 0 empty; linear probing */
@@ -38,33 +40,34 @@ struct cache {
 };
 
 enum response_state {
-    RESPONSE_NONE,     /* start_response was not called */
-    RESPONSE_STARTED,  /* status and headers are in head[] and may still be replaced */
-    RESPONSE_FAILED,   /* start_response refused its arguments: only exc_info leads out of it */
-    RESPONSE_SENT,     /* the head is on its way */
+    RESPONSE_NONE,    /* start_response was not called */
+    RESPONSE_STARTED, /* status and headers are in head[] and may still be replaced */
+    RESPONSE_FAILED,  /* start_response refused its arguments: only exc_info leads out of it */
+    RESPONSE_SENT,    /* the head is on its way */
 };
 
-/* The one request a thread works on. `use` tells objects that apps kept from those of this request. */
+/* The one request a thread works on. `use` tells objects that apps kept from those of this request.
+ */
 struct request {
     uint32_t use;
     uint32_t lane, slot_no, generation;
     struct slot *slot;
     enum response_state state;
     int status;
-    int bodiless;      /* HEAD, 204, 304: no body on the wire */
+    int bodiless; /* HEAD, 204, 304: no body on the wire */
     int chunked;
-    int close;         /* the connection closes after this answer */
-    int aborted;       /* the response is not whole */
+    int close;                /* the connection closes after this answer */
+    int aborted;              /* the response is not whole */
     int app_date, app_server; /* the app set its own */
-    int64_t length;    /* Content-Length, or -1 */
-    int64_t sent;      /* body bytes taken from the app so far */
-    char *head;        /* status line and headers; framing is appended when they are sent */
+    int64_t length;           /* Content-Length, or -1 */
+    int64_t sent;             /* body bytes taken from the app so far */
+    char *head;               /* status line and headers; framing is appended when they are sent */
     uint32_t head_len, head_cap;
-    char *block;       /* the open block in the response ring, or NULL */
+    char *block; /* the open block in the response ring, or NULL */
     uint32_t block_off, block_len, block_cap;
-    const char *body;  /* the request's whole body */
+    const char *body; /* the request's whole body */
     size_t body_len;
-    int body_mapped;   /* body is a mapped file, unmapped at the end */
+    int body_mapped; /* body is a mapped file, unmapped at the end */
 };
 
 struct context {
@@ -75,15 +78,16 @@ struct context {
     uint32_t next_lane;
 };
 
-/* One process: set up once by attach(), then read only but for the pool's and caches' own fields. */
+/* One process: set up once by attach(), then read only but for the pool's and caches' own fields.
+ */
 struct shim {
     struct region region;
     struct pool pool;
     struct context *contexts; /* [threads] */
-    PyObj *app, *log_exception, *log_error;
+    PyObj *app, *log_exception;
     PyObj *templates[GS_TEMPLATES_MAX];
     uint32_t template_count;
-    _Atomic uint32_t turn;    /* the taker's turn on free-threaded builds; the GIL serves elsewhere */
+    _Atomic uint32_t turn; /* the taker's turn on free-threaded builds; the GIL serves elsewhere */
     _Atomic uint32_t *parent_process; /* reads 0 in a forked child (MADV_WIPEONFORK) */
     int control;
     struct cache *shared_cache;
@@ -103,16 +107,17 @@ int gs_environ_setup(PyObj *templates);
 struct cache *gs_cache_new(void);
 PyObj *gs_environ_new(struct context *c, PyObj *input);
 
-/* input.c, response.c: types whose objects belong to a request. */
+/* input.c, start_response.c: types whose objects belong to a request. */
 int gs_input_setup(void);
 PyObj *gs_input_new(struct context *c);
 int gs_input_open(struct context *c);
 void gs_input_close(struct context *c);
-int gs_response_setup(void);
+int gs_start_response_setup(void);
 PyObj *gs_start_response_new(struct context *c);
 
 /* response.c: from the app's blocks to the lane. */
 void gs_response_reset(struct context *c);
+int gs_head_append(struct request *r, const char *s, size_t len);
 int gs_response_block(struct context *c, const char *data, size_t len, int more, int64_t whole);
 int gs_response_end(struct context *c);
 void gs_response_flush(struct context *c);
