@@ -152,7 +152,7 @@ func (g *Guard) method(b []byte, i int, lim *Limits) (int, *Error) {
 				g.state = inTargetOf
 				return i + 1, nil
 			}
-			return i, methodRefusal(b[start:], i-start)
+			return i, methodRefusal(c, i == start)
 		}
 		// RFC 9112 §3: a server that receives a method longer than any that it implements SHOULD
 		// respond with a 501.
@@ -163,13 +163,15 @@ func (g *Guard) method(b []byte, i int, lim *Limits) (int, *Error) {
 	return i, nil
 }
 
-// methodRefusal names what the byte at i can be taken for.
-func methodRefusal(line []byte, i int) *Error {
-	switch {
-	case i == 0 && line[0] == 0x16:
-		return errTLS
-	case i == 0 && line[0] == '\r':
-		return errLeadingEmpty
+// methodRefusal names what a method ends with, or begins with.
+func methodRefusal(c byte, first bool) *Error {
+	if first {
+		switch c {
+		case 0x16:
+			return errTLS
+		case '\r':
+			return errLeadingEmpty
+		}
 	}
 	return errMethod
 }

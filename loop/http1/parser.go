@@ -1,16 +1,12 @@
 package http1
 
-import (
-	"bytes"
-
-	"github.com/evanphx/wildcat"
-)
+import "github.com/evanphx/wildcat"
 
 // Parser turns accepted heads into requests. It is owned by one loop and not for concurrent use.
 type Parser struct {
 	wild    wildcat.HTTPParser
 	headers []Header
-	dirty   int // of wild.Headers, how many hold an earlier request's
+	dirty   int // of wild.Headers, how many may hold an earlier request's
 	req     Request
 }
 
@@ -62,14 +58,14 @@ func NewParser(lim Limits) *Parser {
 // Parse splits a head that g has accepted. The request and all it refers to stay valid until the
 // next Parse.
 func (p *Parser) Parse(head []byte, g *Guard) (*Request, *Error) {
-	if g.state != accepted || len(head) != int(g.scanned) {
-		return nil, ErrDisagreement
-	}
 	r := &p.req
 	*r = Request{}
+	// A head that is as long as what the guard took, and complete to wildcat, is one it accepted.
+	if len(head) != int(g.scanned) {
+		return nil, ErrDisagreement
+	}
 	message := head[g.lead:]
-	if !p.split(message, g) || !p.collect(message, g) {
-		p.dirty = len(p.wild.Headers)
+	if !p.split(message) || !p.agreeLine(message, g) || !p.agreeFields(message, g) {
 		return nil, ErrDisagreement
 	}
 	r.Method, r.Target = p.wild.Method, p.wild.Path
@@ -84,79 +80,6 @@ func (p *Parser) Parse(head []byte, g *Guard) (*Request, *Error) {
 		return nil, err
 	}
 	return r, nil
-}
-
-// split calls wildcat, once and with its state reset: it keeps the header slice's old contents and
-// caches the first Host and Content-Length it was ever asked for.
-func (p *Parser) split(message []byte, g *Guard) bool {
-	w := &p.wild
-	clear(w.Headers[:p.dirty])
-	*w = wildcat.HTTPParser{Headers: w.Headers, TotalHeaders: len(w.Headers)}
-	p.dirty = int(g.lines)
-	n, err := w.Parse(message)
-	if err != nil || n != len(message) {
-		return false
-	}
-	method, target := int(g.methodLen), int(g.targetEnd)-int(g.lead)
-	return is(message, w.Method, 0, method) &&
-		is(message, w.Path, method+1, target) &&
-		is(message, w.Version, target+1, target+9)
-}
-
-// collect takes wildcat's field lines if they tile the head exactly as the guard saw it: each line
-// begins where the one before ended, there are as many, and the names are as long in sum. It
-// leaves in p.headers what the app may see.
-func (p *Parser) collect(message []byte, g *Guard) bool {
-	n, lead := int(g.lines), int(g.lead)
-	fields := p.wild.Headers
-	if n >= len(fields) || fields[n].Name != nil {
-		return false
-	}
-	host := -1
-	if g.flags&hasHost != 0 {
-		host = int(g.hostStart) - lead
-	}
-	headers := p.headers[:0]
-	at, nameBytes := int(g.targetEnd)-lead+11, 0
-	for i := range fields[:n] {
-		name, value := fields[i].Name, fields[i].Value
-		colon := at + len(name)
-		nameBytes += len(name)
-		from := offset(message, value)
-		end := from + len(value)
-		// wildcat takes the CR for the value when there is none.
-		if len(value) == 1 && value[0] == '\r' {
-			end, value = from, value[:0]
-		}
-		if offset(message, name) != at || from <= colon || end+2 > len(message) ||
-			message[colon] != ':' || message[end] != '\r' ||
-			bytes.IndexByte(message[at:], '\n') != end+1-at {
-			return false
-		}
-		at = end + 2
-		if colon+1 == host || g.flags&hidesLines != 0 && hidden(name) {
-			continue
-		}
-		for len(value) > 0 && isBlank(value[len(value)-1]) {
-			value = value[:len(value)-1]
-		}
-		headers = append(headers, Header{name, value})
-	}
-	p.headers = headers
-	return at+2 == len(message) && nameBytes == int(g.nameBytes)
-}
-
-// hidden reports whether the app must not see a field of this name.
-func hidden(name []byte) bool {
-	k := kindOf(name)
-	return k == kindProxy || k == kindTransferEncoding || bytes.IndexByte(name, '_') >= 0
-}
-
-// offset finds where part, a slice of whole, begins in it: slicing keeps the end of the capacity.
-func offset(whole, part []byte) int { return cap(whole) - cap(part) }
-
-func is(whole, part []byte, from, to int) bool {
-	return offset(whole, part) == from && len(part) == to-from
 }
 
 // framing decides body and persistence from what the guard found.

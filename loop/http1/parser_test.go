@@ -163,24 +163,25 @@ func TestDisagreement(t *testing.T) {
 	p := NewParser(lim)
 	const seen = "GET /path HTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\r\n"
 	for name, other := range map[string]string{
-		"P1 ends early":       "GET /path HTTP/1.1\r\nHost: a\r\n\r\nAb: cdef\r\n",
-		"P3 no colon":         "GET /path HTTP/1.1\r\nHost: a\r\nAbc cdef\r\n\r\n",
-		"P3 name over a line": "GET /path HTTP/1.1\r\nHost\r\n a\r\nAb:cdef\r\n\r\n",
-		"P6 swallowed line":   "GET /path HTTP/1.1\r\nHost:\n a\r\nAb:cdef\r\n\r\n",
-		"P9 fold":             "GET /path HTTP/1.1\r\nHost: a\r\n Ab:cdef\r\n\r\n",
-		"P10 bare LF":         "GET /path HTTP/1.1\r\nHost: a\nAb: cdefg\r\n\r\n",
-		"P10 bare LF first":   "GET /path HTTP/1.1\nHost: ab\r\nAb: cdef\r\n\r\n",
-		"P10 no last LF":      "GET /path HTTP/1.1\r\nHost: ab\r\nAb: cdef\r\n\r",
-		"P11 leading SP":      " GT /path HTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\r\n",
-		"P11 two SP":          "GET  path HTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\r\n",
-		"P11 short version":   "GET /paths HTTP/1.\r\nHost: a\r\nAb: cdef\r\n\r\n",
-		"P11 long version":    "GET /path HTTP/1.1x\r\nHost:a\r\nAb: cdef\r\n\r\n",
-		"short method":        "GE /paths HTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\r\n",
-		"short target":        "GET /pat HTTP/1.1\r\nHost: ab\r\nAb: cdef\r\n\r\n",
-		"colon moved":         "GET /path HTTP/1.1\r\nHost: a\r\nAbc: def\r\n\r\n",
-		"more lines":          "GET /path HTTP/1.1\r\nHost:\r\nA: bc\r\nAb:\r\n\r\n",
-		"fewer lines":         "GET /path HTTP/1.1\r\nHost: abcdefghijk\r\n\r\n",
-		"no lines":            "GET /path HTTP/1.1\r\n\r\nHost: a\r\nAb: cdef\r\n",
+		"P1 ends early":        "GET /path HTTP/1.1\r\nHost: a\r\n\r\nAb: cdef\r\n",
+		"P3 no colon":          "GET /path HTTP/1.1\r\nHost: a\r\nAbc cdef\r\n\r\n",
+		"P3 name over a line":  "GET /path HTTP/1.1\r\nHost\r\n a\r\nAb:cdef\r\n\r\n",
+		"P6 swallowed line":    "GET /path HTTP/1.1\r\nHost:\n a\r\nAb:cdef\r\n\r\n",
+		"P9 fold":              "GET /path HTTP/1.1\r\nHost: a\r\n Ab:cdef\r\n\r\n",
+		"P10 bare LF":          "GET /path HTTP/1.1\r\nHost: a\nAb: cdefg\r\n\r\n",
+		"P10 bare LF first":    "GET /path HTTP/1.1\nHost: ab\r\nAb: cdef\r\n\r\n",
+		"P10 no last LF":       "GET /path HTTP/1.1\r\nHost: ab\r\nAb: cdef\r\n\r",
+		"P10 no last LF, CR X": "GET /path HTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\rX",
+		"P11 leading SP":       " GT /path HTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\r\n",
+		"P11 two SP":           "GET  path HTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\r\n",
+		"P11 short version":    "GET /paths HTTP/1.\r\nHost: a\r\nAb: cdef\r\n\r\n",
+		"P11 long version":     "GET /path HTTP/1.1x\r\nHost:a\r\nAb: cdef\r\n\r\n",
+		"short method":         "GE /paths HTTP/1.1\r\nHost: a\r\nAb: cdef\r\n\r\n",
+		"short target":         "GET /pat HTTP/1.1\r\nHost: ab\r\nAb: cdef\r\n\r\n",
+		"colon moved":          "GET /path HTTP/1.1\r\nHost: a\r\nAbc: def\r\n\r\n",
+		"more lines":           "GET /path HTTP/1.1\r\nHost:\r\nA: bc\r\nAb:\r\n\r\n",
+		"fewer lines":          "GET /path HTTP/1.1\r\nHost: abcdefghijk\r\n\r\n",
+		"no lines":             "GET /path HTTP/1.1\r\n\r\nHost: a\r\nAb: cdef\r\n",
 	} {
 		if len(other) != len(seen) {
 			t.Fatalf("%s: %d bytes, want %d", name, len(other), len(seen))
@@ -199,15 +200,20 @@ func TestDisagreement(t *testing.T) {
 	}
 	var g Guard
 	g.Scan([]byte(seen), &lim)
-	for _, other := range []string{seen + "x", seen[:len(seen)-1], "", seen + seen} {
+	longer := strings.Replace(seen, "cdef", "cdefg", 1)
+	for _, other := range []string{longer, seen + "x", seen[:len(seen)-1], "", seen + seen} {
 		if _, err := p.Parse([]byte(other), &g); err != ErrDisagreement {
 			t.Errorf("%q: got %v", other, err)
 		}
 	}
-	g.Reset()
-	g.Scan([]byte("GET / HTTP/1.1\r\n"), &lim)
-	if _, err := p.Parse([]byte("GET / HTTP/1.1\r\n"), &g); err != ErrDisagreement {
-		t.Errorf("head that is not accepted: got %v", err)
+	for _, in := range []string{"GET / HTTP/1.1\r\n", get, get + "\r", get + "\rX", "GET / H", "\r\n"} {
+		g.Reset()
+		n, _ := g.Scan([]byte(in), &lim)
+		for _, head := range []string{in, get + "\r\n"} {
+			if _, err := p.Parse([]byte(head), &g); n != 0 || err != ErrDisagreement {
+				t.Errorf("%q of %q that is not accepted: got %d, %v", head, in, n, err)
+			}
+		}
 	}
 	g.Reset()
 	if _, err := p.Parse(nil, &g); err != ErrDisagreement {
@@ -272,7 +278,7 @@ func TestIPv6(t *testing.T) {
 		"1:2:3:4:5:6:1.2.3.4", "1:2:3:4:5:6:7:1.2.3.4", "1:2:3:4:5:1.2.3.4", "::1.2.3", "::1.2.3.4.5",
 		"::256.1.1.1", "::01.1.1.1", "::00.1.1.1", "::1.2.3.", "::.1.2.3", "::1..2.3", "1.2.3.4",
 		"::1.2.3.4:5", "::1:1.2.3.0", "::0.0.0.0", "::abcd.1.2.3", "ABCD:ef01::", "::1%25eth0", "1 ::",
-		"::255.255.255.255", "::1234.1.1.1", "::1.2.3.a", "2001:db8::7", "::1/64", "1:2:3:4:5:6:7:",
+		"::255.255.255.255", "::1234.1.1.1", "::1.2.3.a", "::1.2x3.4", "::1.2:3.4", "2001:db8::7", "::1/64", "1:2:3:4:5:6:7:",
 	} {
 		addr, err := netip.ParseAddr(in)
 		want := err == nil && addr.Is6() && addr.Zone() == ""
