@@ -46,8 +46,9 @@ func (p *Parser) agreeFields(message []byte, g *Guard) bool {
 		if len(value) == 1 && value[0] == '\r' {
 			end, value = from, value[:0]
 		}
-		if offset(message, name) != at || from <= colon || end >= len(message) ||
-			message[colon] != ':' || bytes.IndexByte(message[at:], '\n') != end+1-at {
+		// The line end comes before the colon: it proves that both lie within the message.
+		if offset(message, name) != at || from <= colon ||
+			bytes.IndexByte(message[at:], '\n') != end+1-at || message[colon] != ':' {
 			return false
 		}
 		at = end + len("\r\n")

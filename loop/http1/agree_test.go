@@ -37,11 +37,11 @@ func TestAgreementAlone(t *testing.T) {
 		"value elsewhere": line(func(w *wildcat.HTTPParser) {
 			w.Headers[0].Value = []byte("a")
 		}),
-		"value from the colon on": line(func(w *wildcat.HTTPParser) { w.Headers[0].Value = at(24, 27) }),
-		"value too short":         line(func(w *wildcat.HTTPParser) { w.Headers[1].Value = at(33, 35) }),
-		"value over a line":       line(func(w *wildcat.HTTPParser) { w.Headers[0].Value = at(26, 36) }),
-		"value to the end":        line(func(w *wildcat.HTTPParser) { w.Headers[2].Value = at(40, 44) }),
-		"value beyond":            line(func(w *wildcat.HTTPParser) { w.Headers[2].Value = message[44:] }),
+		"value with the colon": line(func(w *wildcat.HTTPParser) { w.Headers[0].Value = at(24, 27) }),
+		"value too short":      line(func(w *wildcat.HTTPParser) { w.Headers[1].Value = at(33, 35) }),
+		"value over a line":    line(func(w *wildcat.HTTPParser) { w.Headers[0].Value = at(26, 36) }),
+		"value to the end":     line(func(w *wildcat.HTTPParser) { w.Headers[2].Value = at(40, 44) }),
+		"value beyond":         line(func(w *wildcat.HTTPParser) { w.Headers[2].Value = message[44:] }),
 		"fewer lines seen": func(_ *Parser, g *Guard) {
 			g.lines, g.nameBytes = 2, 6
 		},

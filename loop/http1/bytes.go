@@ -58,20 +58,20 @@ func inText(b byte, text string) bool {
 
 func isDigit(b byte) bool { return b-'0' <= 9 }
 
-// lower is only for comparing with letters: it also moves bytes that are not letters, though never
-// onto a letter or '-' from another byte a token may hold.
+// lower is only for comparing with letters, digits and '-': it moves bytes that are not letters too,
+// but onto those only controls.
 func lower(b byte) byte { return b | 0x20 }
 
 func isBlank(b byte) bool { return b == ' ' || b == '\t' }
 
 // equalFold compares in ASCII only: bytes.EqualFold takes 'ſ' for 's' and 'K' (Kelvin) for 'k'.
-// text is lower-case letters, digits and '-'.
+// text is lower-case letters, digits and '-'; b has no control but HTAB.
 func equalFold(b []byte, text string) bool {
 	if len(b) != len(text) {
 		return false
 	}
 	for i := range b {
-		if b[i] != text[i] && (lower(b[i]) != text[i] || text[i] < 'a') {
+		if lower(b[i]) != text[i] {
 			return false
 		}
 	}

@@ -14,6 +14,13 @@
 // may be bytes that somebody else chose (CVE-2024-49768). Guard and Chunked enforce it: they go on
 // returning the same refusal.
 //
+// Where the RFCs leave a choice, the strict one is taken: CRLF only, no folds, at most one empty
+// line before a request, each of Host, Content-Length, Transfer-Encoding, Content-Type and Expect
+// once, targets in printable ASCII, no %00 and no broken escape in a path. Lenient on purpose: the
+// raw |^`{}[]"<>\ that browsers send in targets, any method that is a token, a body on any method,
+// leading zeros in a length, an empty port, an https target on a plain port. Nothing is normalised:
+// dot segments, // and %2F are the app's.
+//
 // Invariant: a verdict depends on the bytes, never on how they were cut into reads
 // (TestEverySplit, FuzzHead, FuzzChunked).
 //
