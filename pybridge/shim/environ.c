@@ -301,7 +301,8 @@ PyObj *gs_environ_new(struct context *c, PyObj *input)
     uint32_t listener = s->listener < shim.template_count ? s->listener : 0;
     PyObj *env = py.PyDict_Copy(c->cache->templates[listener]);
 
-    if (!env || set_request(c, env) < 0 || py.PyDict_SetItem(env, keys[K_INPUT], input) < 0)
+    if (!env || set_request(c, env) < 0 || py.PyDict_SetItem(env, keys[K_INPUT], input) < 0
+        || gs_extensions_add(c, env) < 0)
         goto fail;
     for (uint32_t i = 0; i < s->header_count; i++)
         if (set_header(c, env, &h[i]) < 0)

@@ -146,7 +146,8 @@ static struct py_method methods[] = {
 static int execute(PyObj *module)
 {
     (void)module;
-    return gs_input_setup() < 0 || gs_start_response_setup() < 0 ? -1 : 0;
+    return gs_input_setup() < 0 || gs_start_response_setup() < 0 || gs_extensions_setup() < 0 ? -1
+                                                                                              : 0;
 }
 
 /* What follows the object header in PyModuleDef; the header's size is known at run time only. */

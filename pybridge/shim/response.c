@@ -251,6 +251,18 @@ int gs_response_end(struct context *c)
     return 1;
 }
 
+/* GIL held; let go while the ring is full. Sends the bytes of an interim response (RFC 9110 §15.2).
+ * 0, or -1 with an exception set. */
+int gs_response_interim(struct context *c, const char *data, size_t len)
+{
+    if (put(c, data, len) < 0) {
+        py.PyErr_Format(py.OSError, "the server process has gone");
+        return -1;
+    }
+    publish(c, 0);
+    return 0;
+}
+
 /* GIL held. What was written so far goes out now. */
 void gs_response_flush(struct context *c)
 {

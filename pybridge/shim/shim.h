@@ -115,11 +115,21 @@ void gs_input_close(struct context *c);
 int gs_start_response_setup(void);
 PyObj *gs_start_response_new(struct context *c);
 
+int gs_send_hints(struct context *c, PyObj *headers);
+
+/* handle.c, extensions.c */
+PyObj *gs_handle_type(const char *name, PyObj *(*call)(PyObj *, PyObj *, PyObj *));
+PyObj *gs_handle_new(PyObj *type, struct context *c);
+struct context *gs_handle_context(PyObj *self, const char *what);
+int gs_extensions_setup(void);
+int gs_extensions_add(struct context *c, PyObj *env);
+
 /* response.c: from the app's blocks to the lane. */
 void gs_response_reset(struct context *c);
 int gs_head_append(struct request *r, const char *s, size_t len);
 int gs_response_block(struct context *c, const char *data, size_t len, int more, int64_t whole);
 int gs_response_end(struct context *c);
+int gs_response_interim(struct context *c, const char *data, size_t len);
 void gs_response_flush(struct context *c);
 void gs_response_last(struct context *c);
 void gs_response_error(struct context *c);

@@ -8,11 +8,6 @@
 #include "head.h"
 #include "shim.h"
 
-struct handle { /* a start_response or a write callable */
-    struct context *c;
-    uint32_t use;
-};
-
 static PyObj *start_response_type, *write_type;
 
 /* GIL held. The bytes of a str that holds latin-1 only; *owner keeps them alive (NULL: the str
@@ -139,6 +134,20 @@ static PyObj *list_item(PyObj *list, ssize_t i)
     return o;
 }
 
+/* GIL held. All pairs of a list; 0, or -1 with an exception set. */
+static int put_headers(struct request *r, PyObj *headers)
+{
+    ssize_t n = py.PyList_Size(headers);
+    for (ssize_t i = 0; i < n; i++) {
+        PyObj *pair = list_item(headers, i);
+        int rc = pair ? put_header(r, pair) : -1;
+        py.Py_DecRef(pair);
+        if (rc < 0)
+            return -1;
+    }
+    return 0;
+}
+
 /* GIL held. Writes status and headers into req.head; 0, or -1 with an exception set. */
 static int put_head(struct context *c, PyObj *status, PyObj *headers)
 {
@@ -152,28 +161,10 @@ static int put_head(struct context *c, PyObj *status, PyObj *headers)
     }
     if (put_status(r, status) < 0)
         return -1;
-    ssize_t n = py.PyList_Size(headers);
-    for (ssize_t i = 0; i < n; i++) {
-        PyObj *pair = list_item(headers, i);
-        int rc = pair ? put_header(r, pair) : -1;
-        py.Py_DecRef(pair);
-        if (rc < 0)
-            return -1;
-    }
+    if (put_headers(r, headers) < 0)
+        return -1;
     r->bodiless = (r->slot->flags & REQ_HEAD) || r->status == 204 || r->status == 304;
     return 0;
-}
-
-/* GIL held. The context of a callable whose request is still running, or NULL with RuntimeError
- * set. */
-static struct context *of_running(PyObj *self, const char *what)
-{
-    struct handle *h = GS_DATA(struct handle, self);
-
-    if (h->use == h->c->req.use)
-        return h->c;
-    py.PyErr_Format(py.RuntimeError, "%s was called after its request had ended", what);
-    return NULL;
 }
 
 /* GIL held. PEP 3333: with exc_info after the head was sent, the exception is raised again. */
@@ -195,15 +186,30 @@ static void raise_again(PyObj *exc_info)
     py.PyErr_Restore(e[0], e[1], e[2]);
 }
 
-static PyObj *new_handle(PyObj *type, struct context *c)
+/* GIL held; let go while the ring is full. Sends a 103 with these headers, and leaves the response
+ * as it was. 0, or -1 with an exception set. */
+int gs_send_hints(struct context *c, PyObj *headers)
 {
-    PyObj *o = gs_new_object(type, sizeof(struct handle));
+    struct request *r = &c->req;
+    struct request before = *r;
+    int rc = gs_head_append(r, "HTTP/1.1 103 Early Hints\r\n", 26);
 
-    if (o) {
-        GS_DATA(struct handle, o)->c = c;
-        GS_DATA(struct handle, o)->use = c->req.use;
+    if (rc == 0 && gs_type(headers) != py.T_list) {
+        py.PyErr_Format(py.TypeError, "headers must be a list of (name, value) tuples, not %R",
+                        gs_type(headers));
+        rc = -1;
     }
-    return o;
+    if (rc == 0)
+        rc = put_headers(r, headers);
+    if (rc == 0)
+        rc = gs_head_append(r, "\r\n", 2);
+    uint32_t end = r->head_len;
+    r->head_len = before.head_len;
+    r->length = before.length;
+    r->close = before.close;
+    r->app_date = before.app_date;
+    r->app_server = before.app_server;
+    return rc < 0 ? -1 : gs_response_interim(c, r->head + before.head_len, end - before.head_len);
 }
 
 /* GIL held. start_response(status, headers, exc_info=None) -> write */
@@ -211,7 +217,7 @@ static PyObj *start_response_call(PyObj *self, PyObj *args, PyObj *kwargs)
 {
     static char *names[] = {"status", "response_headers", "exc_info", NULL};
     PyObj *status, *headers, *exc_info = NULL;
-    struct context *c = of_running(self, "start_response");
+    struct context *c = gs_handle_context(self, "start_response");
 
     if (!c)
         return NULL;
@@ -236,13 +242,13 @@ static PyObj *start_response_call(PyObj *self, PyObj *args, PyObj *kwargs)
     if (put_head(c, status, headers) < 0)
         return NULL;
     c->req.state = RESPONSE_STARTED;
-    return new_handle(write_type, c);
+    return gs_handle_new(write_type, c);
 }
 
 /* GIL held. write(data): PEP 3333 "The write() Callable". */
 static PyObj *write_call(PyObj *self, PyObj *args, PyObj *kwargs)
 {
-    struct context *c = of_running(self, "write");
+    struct context *c = gs_handle_context(self, "write");
     PyObj *data;
     char *s;
     ssize_t len;
@@ -261,28 +267,17 @@ static PyObj *write_call(PyObj *self, PyObj *args, PyObj *kwargs)
     return py.None;
 }
 
-static void handle_dealloc(PyObj *self)
-{
-    gs_free_object(self);
-}
-
 /* GIL held. 0, or -1 with an exception set. */
 int gs_start_response_setup(void)
 {
-    struct py_slot start[] = {{PY_TP_DEALLOC, (void *)handle_dealloc},
-                              {PY_TP_CALL, (void *)start_response_call},
-                              {0, NULL}};
-    struct py_slot write[] = {
-        {PY_TP_DEALLOC, (void *)handle_dealloc}, {PY_TP_CALL, (void *)write_call}, {0, NULL}};
-
-    start_response_type = gs_new_type("gophersnake.start_response", sizeof(struct handle), start);
-    write_type = gs_new_type("gophersnake.write", sizeof(struct handle), write);
+    start_response_type = gs_handle_type("gophersnake.start_response", start_response_call);
+    write_type = gs_handle_type("gophersnake.write", write_call);
     return start_response_type && write_type ? 0 : -1;
 }
 
-/* GIL held. The start_response of the thread's request. New reference; NULL with an exception set.
- */
+/* GIL held. The start_response of the thread's request. New reference; NULL with an exception
+ * set. */
 PyObj *gs_start_response_new(struct context *c)
 {
-    return new_handle(start_response_type, c);
+    return gs_handle_new(start_response_type, c);
 }
