@@ -58,8 +58,8 @@ func inText(b byte, text string) bool {
 
 func isDigit(b byte) bool { return b-'0' <= 9 }
 
-// lower is only for comparing with letters, digits and '-': it moves bytes that are not letters too,
-// but onto those only controls.
+// lower is only for comparing with letters, digits and '-': it moves bytes that are not letters
+// too, but onto those only controls.
 func lower(b byte) byte { return b | 0x20 }
 
 func isBlank(b byte) bool { return b == ' ' || b == '\t' }

@@ -168,8 +168,6 @@ func (d *Chunked) extensionByte(c byte) *Error {
 		d.state = afterExtQuoted
 	case s == inExtEscape && class[c]&inValue != 0:
 		d.state = inExtQuoted
-	case s == inExtQuoted || s == inExtEscape:
-		return errChunkExt
 	case blank && s == inExtName:
 		d.state = afterExtName
 	case blank && (s == inExtToken || s == afterExtQuoted):

@@ -72,6 +72,8 @@ func TestReasons(t *testing.T) {
 		{errBareCR, chunks("0\r\nA:b\rC")},
 		{errFold, chunks("0\r\nA:b\r\n c")},
 		{errName, chunks("0\r\n@")},
+		{errName, chunks("0\r\nA :")},
+		{errBareCR, chunks("0\r\nA:b\r ")},
 		{errName, chunks("0\r\nA\r\n")},
 		{errValue, chunks("0\r\nA:\x00")},
 		{errChunkLine, chunks("1;" + rep("a", 9000))},
