@@ -81,6 +81,7 @@ enum head_field gs_classify_field(const char *name, size_t len)
         {"date", 4, FIELD_DATE},
         {"server", 6, FIELD_SERVER},
         {"trailer", 7, FIELD_HOP_BY_HOP},
+        {"trailers", 8, FIELD_HOP_BY_HOP},
         {"upgrade", 7, FIELD_HOP_BY_HOP},
         {"connection", 10, FIELD_CONNECTION},
         {"keep-alive", 10, FIELD_HOP_BY_HOP},

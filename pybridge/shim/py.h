@@ -73,6 +73,7 @@ typedef struct PyObj PyObj; /* opaque: never dereferenced but by gs_type and GS_
     R(void *, PyObject_Malloc, (size_t)) \
     R(void, PyObject_Free, (void *)) \
     R(PyObj *, PyObject_Init, (PyObj *, PyObj *)) \
+    R(int, PyType_IsSubtype, (PyObj *, PyObj *)) \
     R(PyObj *, PyType_FromSpec, (void *)) \
     R(PyObj *, PyModuleDef_Init, (void *)) \
     R(PyObj *, PyImport_ImportModule, (const char *)) \

@@ -15,7 +15,7 @@ static PyObj *start_response_type, *write_type;
 static int latin1(PyObj *o, const char *what, const char **s, ssize_t *len, PyObj **owner)
 {
     *owner = NULL;
-    if (gs_type(o) != py.T_str) {
+    if (gs_type(o) != py.T_str && !py.PyType_IsSubtype(gs_type(o), py.T_str)) {
         PyObj *name = py.PyObject_GetAttrString(gs_type(o), "__name__");
         py.PyErr_Format(py.TypeError, "%s must be str, not %S", what, name ? name : py.None);
         py.Py_DecRef(name);
