@@ -313,14 +313,15 @@ func (s *Supervisor) expire(now time.Time) {
 	}
 }
 
-// kill ends one worker the hard way. A worker that had taken requests and is killed during a
-// stop had work unfinished: the deadline is missed.
+// kill ends one worker the hard way. A worker killed during a stop while it still had requests
+// had work unfinished: the deadline is missed. One that has drained and cannot leave, for a thread of
+// the app's own that never ends, owes nobody anything.
 func (s *Supervisor) kill(m *member, now time.Time) {
+	if s.stopping && (m.state == ready || m.state == draining) {
+		s.missed = true
+	}
 	if m.state != stopping {
 		m.move(stopping)
-	}
-	if s.stopping && m.added {
-		s.missed = true
 	}
 	m.killed, m.due = true, now.Add(KillWaitMax)
 	m.worker.Kill()
