@@ -34,25 +34,56 @@ void gs_futex_wake(_Atomic uint32_t *word, int count, int shared)
     syscall(SYS_futex, word, shared ? FUTEX_WAKE : FUTEX_WAKE_PRIVATE, count, NULL, NULL, 0);
 }
 
+static int is_power_of_2(uint32_t n)
+{
+    return n != 0 && (n & (n - 1)) == 0;
+}
+
+/* GIL held or not. 0 when the parts of a lane follow each other inside it, each at a cache line of
+ * its own, else -1. */
+static int check_lane(const struct region_head *h)
+{
+    const struct {
+        uint32_t off;
+        uint64_t bytes;
+    } part[] = {
+        {GS_ACKS_OFF, (uint64_t)h->threads * GS_LINE},
+        {h->requests_off, (uint64_t)h->slots * sizeof(uint32_t)},
+        {h->replies_off, (uint64_t)h->replies * sizeof(struct reply)},
+        {h->slots_off, (uint64_t)h->slots * h->slot_bytes},
+        {h->arena_off, h->arena_bytes},
+        {h->responses_off, (uint64_t)h->threads * h->response_bytes},
+        {h->lane_bytes, 0},
+    };
+
+    for (size_t i = 1; i < sizeof part / sizeof *part; i++)
+        if (part[i].off % GS_LINE != 0 || part[i - 1].off + part[i - 1].bytes > part[i].off)
+            return -1;
+    return 0;
+}
+
 /* GIL held or not. 0 when the header describes a region that fits into bytes, else -1. */
 static int check_head(const struct region_head *h, size_t bytes)
 {
-    uint64_t end = (uint64_t)h->lanes_off + (uint64_t)h->lanes * h->lane_bytes;
-
     if (h->magic != GS_MAGIC || h->version != GS_VERSION)
         return -1;
     if (h->lanes == 0 || h->lanes > GS_LANES_MAX || h->threads == 0 || h->threads > GS_THREADS_MAX)
         return -1;
-    if (h->slots == 0 || h->slots > GS_SLOTS_MAX || (h->slots & (h->slots - 1)) != 0)
+    if (!is_power_of_2(h->slots) || h->slots > GS_SLOTS_MAX || !is_power_of_2(h->replies))
         return -1;
-    if (h->replies == 0 || (h->replies & (h->replies - 1)) != 0)
+    if (h->slot_bytes < sizeof(struct slot) || h->slot_bytes % _Alignof(struct slot) != 0)
         return -1;
-    if ((uint64_t)h->replies_per_thread * h->threads > h->replies
-        || h->response_bytes < 2 * GS_BLOCK_MAX)
+    /* Indexes into `sizes` go on through 2^32, and one place is the last reply's. */
+    if (!is_power_of_2(h->replies_per_thread) || h->replies_per_thread < 2)
         return -1;
-    if ((uint64_t)h->responses_off + (uint64_t)h->threads * h->response_bytes > h->lane_bytes)
+    if ((uint64_t)h->replies_per_thread * h->threads > h->replies)
         return -1;
-    return end <= bytes ? 0 : -1;
+    if (h->response_bytes < 2 * GS_BLOCK_MAX || h->response_bytes % GS_BLOCK_ALIGN != 0)
+        return -1;
+    if (h->lanes_off < GS_WAKE_OFF + h->threads * GS_LINE || h->lanes_off % GS_LINE != 0)
+        return -1;
+    return (uint64_t)h->lanes_off + (uint64_t)h->lanes * h->lane_bytes <= bytes ? check_lane(h)
+                                                                                : -1;
 }
 
 /* GIL held or not. Fills in one lane's pointers; 0, or -1 without memory. */
@@ -123,7 +154,8 @@ void gs_region_detach(struct region *r)
     r->base = NULL;
 }
 
-/* GIL held or not. How many published requests nobody took yet. A snapshot. */
+/* GIL held or not. How many published requests nobody took yet, those that the loop has taken back
+ * included. A snapshot. */
 uint32_t gs_queued(const struct region *r)
 {
     uint32_t n = 0;
@@ -139,9 +171,12 @@ uint32_t gs_queued(const struct region *r)
  * generation set, else 0. */
 static int take_from(struct lane *l, const struct region *r, uint32_t *slot, uint32_t *generation)
 {
-    uint32_t head = atomic_load_explicit(&l->req_head, memory_order_relaxed);
+    uint32_t head = atomic_load_explicit(&l->req_head, memory_order_relaxed), tail;
 
-    while (atomic_load_explicit(l->req_tail, memory_order_acquire) != head) {
+    while ((tail = atomic_load_explicit(l->req_tail, memory_order_acquire)) != head) {
+        /* Only what was taken back is ever overwritten: the oldest that is left comes first. */
+        if (tail - head > r->head.slots)
+            head = tail - r->head.slots;
         uint32_t i =
             atomic_load_explicit(&l->requests[head & (r->head.slots - 1)], memory_order_relaxed);
         atomic_store_explicit(&l->req_head, ++head, memory_order_relaxed);
@@ -177,12 +212,11 @@ int gs_take(struct region *r, uint32_t *next_lane, uint32_t *lane, uint32_t *slo
     return 0;
 }
 
-/* The taker's turn. Returns the descriptor that the loop sent for this slot (the caller owns it),
- * or -1. Descriptors are sent before their request is published, but threads may take requests in
- * another order: what belongs to other slots is kept for them. */
-int gs_receive_file(struct lane *l, uint32_t slots, uint32_t slot)
+/* The taker's turn. Receives one descriptor and keeps it for its slot: 1, or 0 when there is none
+ * or what came is not one. */
+static int receive_one(struct lane *l, uint32_t slots)
 {
-    while (l->files[slot] < 0) {
+    for (;;) {
         uint32_t for_slot = 0;
         union {
             struct cmsghdr align;
@@ -197,12 +231,30 @@ int gs_receive_file(struct lane *l, uint32_t slots, uint32_t slot)
         if (n < 0 && errno == EINTR)
             continue;
         struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
-        if (n != sizeof for_slot || !c || c->cmsg_type != SCM_RIGHTS || for_slot >= slots)
-            return -1;
+        if (!c || c->cmsg_type != SCM_RIGHTS)
+            return 0;
+        int fd;
+        memcpy(&fd, CMSG_DATA(c), sizeof fd);
+        if (n != sizeof for_slot || for_slot >= slots) {
+            close(fd);
+            return 0;
+        }
         if (l->files[for_slot] >= 0)
             close(l->files[for_slot]); /* of a request that was taken back */
-        memcpy(&l->files[for_slot], CMSG_DATA(c), sizeof(int));
+        l->files[for_slot] = fd;
+        return 1;
     }
+}
+
+/* The taker's turn. Returns the descriptor that the loop sent for this slot (the caller owns it),
+ * or -1. Descriptors are sent before their request is published, but threads may take requests in
+ * another order: what belongs to other slots is kept for them. The last one counts: those before it
+ * are bodies of requests that were taken back from this slot, of other clients. So the socket is
+ * read to its end; a look at files[slot] alone would serve a stranger's body. */
+int gs_receive_file(struct lane *l, uint32_t slots, uint32_t slot)
+{
+    while (receive_one(l, slots))
+        continue;
     int fd = l->files[slot];
     l->files[slot] = -1;
     return fd;
@@ -246,7 +298,9 @@ char *gs_reserve(struct region *r, uint32_t lane, uint32_t thread, struct outlet
             len <= to_end
                 ? len
                 : to_end + len; /* the tail is skipped when the block does not fit into it */
-        if (o->sent - o->acked < r->head.replies_per_thread && need <= o->free) {
+        /* One place is kept for the last reply of the request, which may come without a block and
+         * then does not ask for room. */
+        if (o->sent - o->acked + 1 < r->head.replies_per_thread && need <= o->free) {
             *off = len <= to_end ? o->pos : 0;
             return ring + *off;
         }
