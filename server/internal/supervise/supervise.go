@@ -314,8 +314,8 @@ func (s *Supervisor) expire(now time.Time) {
 }
 
 // kill ends one worker the hard way. A worker killed during a stop while it still had requests
-// had work unfinished: the deadline is missed. One that has drained and cannot leave, for a thread of
-// the app's own that never ends, owes nobody anything.
+// had work unfinished: the deadline is missed. One that has drained and cannot leave, because a
+// thread of the app's own never ends, owes nobody anything.
 func (s *Supervisor) kill(m *member, now time.Time) {
 	if s.stopping && (m.state == ready || m.state == draining) {
 		s.missed = true
