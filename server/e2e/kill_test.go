@@ -101,9 +101,7 @@ func TestKillUnderLoad(t *testing.T) {
 		t.Errorf("failed requests: got %d, want at most %d (%d kills, %d threads)", seen.failed,
 			most, kills, killThreads)
 	}
-	eventually(t, answerMax, "all workers back", func() bool {
-		return len(s.workers()) == killWorkers
-	})
+	s.wantWorkers(t, killWorkers)
 	canaried(t, s)
 }
 

@@ -276,7 +276,7 @@ func TestNoOrphans(t *testing.T) {
 	} {
 		t.Run(c.app+"."+c.threads, func(t *testing.T) {
 			s := startCommand(t, fixture(anyPython(), c.app, "-w", "2", "-t", c.threads))
-			wantEqual(t, "workers", len(s.workers()), 2)
+			s.wantWorkers(t, 2)
 			if c.app == "sleeps:app" {
 				dial(t, s.url()).send(get("/60000"))
 				s.says("sleeps: begun")
@@ -311,13 +311,21 @@ func TestDeadlyRequests(t *testing.T) {
 	})
 }
 
+// wantWorkers waits for the workers that start after the first one is ready.
+func (s *server) wantWorkers(t *testing.T, count int) {
+	t.Helper()
+	eventually(t, answerMax, fmt.Sprintf("%d workers", count), func() bool {
+		return len(s.workers()) == count
+	})
+}
+
 // A worker killed while idle is replaced without any client noticing.
 func TestKilledIdleWorker(t *testing.T) {
 	s := startCommand(t, fixture(anyPython(), "sleeps:app", "--workers", "2"))
 	w := dial(t, s.url())
 	for range 3 {
+		s.wantWorkers(t, 2)
 		before := s.workers()
-		wantEqual(t, "workers", len(before), 2)
 		_ = syscall.Kill(before[0], syscall.SIGKILL)
 		eventually(t, answerMax, "another worker", func() bool {
 			now := s.workers()

@@ -46,7 +46,7 @@ func (a answer) String() string {
 }
 
 var (
-	statusLine = regexp.MustCompile(`^HTTP/1\.1 ([1-5][0-9][0-9]) ([\t\x20-\x7e\x80-\xff]*)$`)
+	statusLine = regexp.MustCompile(`^HTTP/1\.1 ([1-5][0-9][0-9]) [^\x00-\x08\x0a-\x1f\x7f]*$`)
 	fieldLine  = regexp.MustCompile("^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*$")
 	chunkLine  = regexp.MustCompile(`^([0-9A-Fa-f]{1,8})$`)
 )

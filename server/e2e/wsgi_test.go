@@ -137,6 +137,7 @@ var exchanges = []exchange{
 	{path: "/forks/", status: 200, body: "parent"},
 	{path: "/subprocesses/", status: 200, body: "sub"},
 	{path: "/multiprocesses/", status: 200, body: "6"},
+	{path: "/terminates/", status: 200, body: "-15 -15"},
 }
 
 // TestExchanges runs the table on every interpreter, all in one server: what one row does to
@@ -165,8 +166,8 @@ func withRefusals(table []exchange) []exchange {
 		all = append(all, exchange{path: "/bad_header/" + name, status: 500})
 	}
 	// PEP 3333: an app may not set hop-by-hop headers; a server should call that fatal.
-	for _, name := range []string{"Connection", "Keep-Alive", "Proxy-Authenticate", "TE",
-		"Trailers", "Transfer-Encoding", "Upgrade"} {
+	for _, name := range []string{"Connection", "Keep-Alive", "Proxy-Authenticate",
+		"Proxy-Authorization", "TE", "Trailer", "Transfer-Encoding", "Upgrade"} {
 		all = append(all, exchange{path: "/hop_by_hop/" + name, status: 200, body: "hello",
 			fields: map[string]string{name: ""}, orError: true})
 	}
