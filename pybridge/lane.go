@@ -89,6 +89,9 @@ func (l *Lane) SetDoorbellFD(fd int) { l.bellFD = fd }
 // Slots is how many requests the lane can hold.
 func (l *Lane) Slots() int { return len(l.gens) }
 
+// Replies is how many replies can wait at a time.
+func (l *Lane) Replies() int { return int(l.region.head.replies) }
+
 // InFlight is how many requests the lane holds now.
 func (l *Lane) InFlight() int { return l.inFlight }
 

@@ -1,0 +1,351 @@
+package pybridge
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Scripted is a worker without a process: a test plays its threads, over the same memory and
+// the same doorbells as the shim. Methods may be called from any goroutine.
+type Scripted struct {
+	id     int
+	region *region
+	lanes  []*Lane
+	bells  []*os.File    // the worker's ends of the doorbells
+	killed chan struct{} // closed by Kill
+
+	mu      sync.Mutex // the taker's turn: over the rest
+	reqHead []uint32   // by lane: requests taken
+	repNext []uint32   // by lane: replies written
+	outlets [][]outlet // by lane and thread
+	idle    []uint32   // threads without a request
+	files   map[uint64]*os.File
+	dead    bool
+}
+
+// outlet is what one thread keeps about its response ring on one lane.
+type outlet struct {
+	sent, acked, pos, free uint32
+	sizes                  []uint32 // of the replies that are not acknowledged, oldest first
+}
+
+// ErrNone says that no request came in time.
+var ErrNone = errors.New("pybridge: no request came in time")
+
+// NewScripted makes a worker for a test, which must Close it after the reactor has ended.
+func NewScripted(id int, sizes Sizes) (*Scripted, error) {
+	r, err := newRegion(sizes)
+	if err != nil {
+		return nil, err
+	}
+	s := &Scripted{
+		id: id, region: r, killed: make(chan struct{}),
+		reqHead: make([]uint32, sizes.Lanes), repNext: make([]uint32, sizes.Lanes),
+		files: make(map[uint64]*os.File),
+	}
+	for i := range sizes.Lanes {
+		ours, theirs, err := socketPair("doorbell")
+		if err != nil {
+			return nil, err
+		}
+		s.bells = append(s.bells, theirs)
+		s.lanes = append(s.lanes, newLane(r, nil, i, ours))
+		outlets := make([]outlet, sizes.Threads)
+		for t := range outlets {
+			outlets[t].free = r.head.responseBytes
+		}
+		s.outlets = append(s.outlets, outlets)
+	}
+	for t := sizes.Threads; t > 0; t-- {
+		s.idle = append(s.idle, uint32(t-1))
+	}
+	return s, nil
+}
+
+// ID is the worker's number.
+func (s *Scripted) ID() int { return s.id }
+
+// Lane returns the link to loop i.
+func (s *Scripted) Lane(i int) *Lane { return s.lanes[i] }
+
+// Kill ends the worker as the death of its process would: its doorbells close.
+func (s *Scripted) Kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		return
+	}
+	s.dead = true
+	close(s.killed)
+	for _, b := range s.bells {
+		_ = b.Close()
+	}
+}
+
+// Killed is closed when somebody has called Kill.
+func (s *Scripted) Killed() <-chan struct{} { return s.killed }
+
+// Close frees what the worker holds; nothing of it may be used afterwards.
+func (s *Scripted) Close() {
+	s.Kill()
+	for _, f := range s.files {
+		_ = f.Close()
+	}
+	s.region.release()
+}
+
+// Taken is a request that one thread of a Scripted has begun.
+type Taken struct {
+	worker             *Scripted
+	Lane               int
+	Slot, Generation   uint32
+	Thread             uint32
+	Method, Path       string
+	Query, Target      string
+	RemoteAddr         string
+	KeepAlive, HasBody bool
+	Body               []byte   // unless it is in BodyFile
+	BodyFile           *os.File // the caller closes it
+	BodyLen            int64    // of BodyFile
+	Headers            [][2]string
+}
+
+// Take begins the next request, lanes in order; ErrNone when none comes in time.
+func (s *Scripted) Take(wait time.Duration) (*Taken, error) {
+	deadline := time.Now().Add(wait)
+	bell, word := s.region.word(bellOff), s.region.word(wakeOff)
+	for {
+		before := atomic.LoadUint32(word)
+		if t := s.take(); t != nil {
+			return t, nil
+		}
+		atomic.StoreUint32(bell, 1)
+		if t := s.take(); t != nil { // it came between the look and the bell
+			return t, nil
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
+			return nil, ErrNone
+		}
+		futexWait(word, before, left)
+	}
+}
+
+// take begins a request if there is one and a thread is idle.
+func (s *Scripted) take() *Taken {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := &s.region.head
+	for i, l := range s.lanes {
+		for len(s.idle) > 0 && !s.dead &&
+			atomic.LoadUint32(s.region.word(l.base+reqTailOff)) != s.reqHead[i] {
+			ring := l.base + h.requestsOff + (s.reqHead[i]&(h.slots-1))*4
+			slot := atomic.LoadUint32(s.region.word(ring))
+			s.reqHead[i]++
+			word := &(*slotHead)(l.slot(slot)).state
+			state := atomic.LoadUint32(word)
+			if state&slotStateMask != slotQueued || !atomic.CompareAndSwapUint32(word, state,
+				state&^slotStateMask|slotTaken) {
+				continue // taken back
+			}
+			return s.begin(i, slot, state>>slotGenerationShift)
+		}
+	}
+	return nil
+}
+
+// begin reads a taken slot.
+func (s *Scripted) begin(lane int, slot, generation uint32) *Taken {
+	thread := s.idle[len(s.idle)-1]
+	s.idle = s.idle[:len(s.idle)-1]
+	l := s.lanes[lane]
+	mem := l.slotMem(slot)
+	head := (*slotHead)(unsafe.Pointer(&mem[0]))
+	text := func(at span) string { return string(mem[at.off : at.off+at.len]) }
+	t := &Taken{
+		worker: s, Lane: lane, Slot: slot, Generation: generation, Thread: thread,
+		Method: text(head.method), Path: text(head.path), Query: text(head.query),
+		Target: text(head.target), RemoteAddr: text(head.remoteAddr),
+		KeepAlive: head.flags&flagKeepAlive != 0, HasBody: head.flags&flagBody != 0,
+	}
+	rows := unsafe.Slice((*slotHeader)(unsafe.Pointer(&mem[head.headersOff])), head.headerCount)
+	for _, row := range rows {
+		t.Headers = append(t.Headers, [2]string{text(row.name), text(row.value)})
+	}
+	switch {
+	case head.flags&flagBodyFile != 0:
+		t.BodyFile, t.BodyLen = s.receiveFile(lane, slot), int64(head.bodyLen)
+	case head.flags&flagBodyArena != 0:
+		at := uint64(l.base+s.region.head.arenaOff) + head.bodyOff
+		t.Body = append(t.Body, s.region.mem[at:at+head.bodyLen]...)
+	case t.HasBody:
+		t.Body = append(t.Body, mem[head.bodyOff:head.bodyOff+head.bodyLen]...)
+	}
+	return t
+}
+
+// receiveFile takes descriptors from the doorbell until it is empty; the last one that came for
+// the slot is the request's.
+func (s *Scripted) receiveFile(lane int, slot uint32) *os.File {
+	fd := int(s.bells[lane].Fd())
+	for {
+		id, oob := make([]byte, 4), make([]byte, unix.CmsgSpace(4))
+		n, oobn, _, _, err := unix.Recvmsg(fd, id, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+		if err != nil || n != len(id) {
+			break
+		}
+		key := uint64(lane)<<32 | uint64(id[0]) | uint64(id[1])<<8
+		messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+		if err != nil || len(messages) != 1 {
+			break
+		}
+		fds, err := unix.ParseUnixRights(&messages[0])
+		if err != nil {
+			break
+		}
+		if old := s.files[key]; old != nil {
+			_ = old.Close()
+		}
+		s.files[key] = os.NewFile(uintptr(fds[0]), "body")
+	}
+	key := uint64(lane)<<32 | uint64(slot)
+	f := s.files[key]
+	delete(s.files, key)
+	return f
+}
+
+// Send publishes bytes of the response, in blocks; flags go with the last one. It waits for
+// room; false when there was none in time or the worker is dead.
+func (t *Taken) Send(data string, flags uint32, wait time.Duration) bool {
+	deadline := time.Now().Add(wait)
+	for {
+		piece := data[:min(len(data), blockMax)]
+		data = data[len(piece):]
+		pieceFlags := uint32(0)
+		if data == "" {
+			pieceFlags = flags
+		}
+		for !t.worker.publish(t, piece, pieceFlags) {
+			if !t.worker.awaitAck(t, deadline) {
+				return false
+			}
+		}
+		if data == "" {
+			return true
+		}
+	}
+}
+
+// Answer sends a whole response and ends the request.
+func (t *Taken) Answer(data string) bool { return t.Send(data, ReplyLast, answerWaitMax) }
+
+// answerWaitMax is how long Answer waits for room.
+const answerWaitMax = 10 * time.Second
+
+// publish writes one block: false when the loop has to acknowledge first.
+func (s *Scripted) publish(t *Taken, data string, flags uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		return true // what a dead process writes is lost
+	}
+	h, l, o := &s.region.head, s.lanes[t.Lane], &s.outlets[t.Lane][t.Thread]
+	s.collectAcks(t)
+	size := uint32(roundUp(len(data), blockAlign))
+	off, skipped := o.pos, uint32(0)
+	if uint32(len(data)) > h.responseBytes-o.pos {
+		off, skipped = 0, h.responseBytes-o.pos
+	}
+	if size+skipped > o.free || o.sent-o.acked >= h.repliesPerThread {
+		return false
+	}
+	copy(s.region.mem[l.base+h.responsesOff+t.Thread*h.responseBytes+off:], data)
+	o.pos = (off + size) % h.responseBytes
+	o.free -= size + skipped
+	o.sizes = append(o.sizes, size+skipped)
+	o.sent++
+	if flags&ReplyLast != 0 {
+		s.idle = append(s.idle, t.Thread)
+	}
+	s.write(t.Lane, replyEntry{slot: t.Slot, generation: t.Generation, thread: t.Thread,
+		flags: flags, off: off, len: uint32(len(data)), status: 200})
+	return true
+}
+
+// write puts an entry into the reply ring and rings the loop if it sleeps.
+func (s *Scripted) write(lane int, e replyEntry) {
+	h, l := &s.region.head, s.lanes[lane]
+	at := l.base + h.repliesOff + (s.repNext[lane]&(h.replies-1))*uint32(unsafe.Sizeof(e))
+	*(*replyEntry)(unsafe.Pointer(&s.region.mem[at])) = e
+	s.repNext[lane]++
+	atomic.StoreUint32(s.region.word(l.base+repTailOff), s.repNext[lane])
+	if atomic.SwapUint32(s.region.word(l.base+asleepOff), 0) != 0 {
+		_, _ = s.bells[lane].Write([]byte{1})
+	}
+}
+
+// Break publishes a reply that no honest worker would: it lies outside the response ring.
+func (t *Taken) Break() {
+	s := t.worker
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.write(t.Lane, replyEntry{slot: t.Slot, generation: t.Generation, thread: t.Thread,
+		off: s.region.head.responseBytes, len: 1})
+}
+
+// collectAcks takes back the room of what the loop has acknowledged; under mu.
+func (s *Scripted) collectAcks(t *Taken) {
+	l, o := s.lanes[t.Lane], &s.outlets[t.Lane][t.Thread]
+	count := atomic.LoadUint32(s.region.word(l.base + acksOff + t.Thread*lineBytes + ackCountOff))
+	for ; o.acked != count && len(o.sizes) > 0; o.acked++ {
+		o.free += o.sizes[0]
+		o.sizes = o.sizes[1:]
+	}
+	if len(o.sizes) == 0 {
+		o.pos, o.free = 0, s.region.head.responseBytes
+	}
+}
+
+// awaitAck waits until the loop acknowledges something of the thread.
+func (s *Scripted) awaitAck(t *Taken, deadline time.Time) bool {
+	off := s.lanes[t.Lane].base + acksOff + t.Thread*lineBytes
+	count, waiting := s.region.word(off+ackCountOff), s.region.word(off+ackWaitOff)
+	s.mu.Lock()
+	acked := s.outlets[t.Lane][t.Thread].acked
+	s.mu.Unlock()
+	for {
+		atomic.StoreUint32(waiting, 1)
+		now := atomic.LoadUint32(count)
+		left := time.Until(deadline)
+		if now == acked && left > 0 {
+			futexWait(count, acked, left)
+		}
+		atomic.StoreUint32(waiting, 0)
+		if now != acked {
+			return true
+		}
+		if left <= 0 {
+			return false
+		}
+	}
+}
+
+// Gone reports whether the loop has said that nobody waits for the response any more.
+func (t *Taken) Gone() bool {
+	l := t.worker.lanes[t.Lane]
+	return atomic.LoadUint32(&(*slotHead)(l.slot(t.Slot)).gone) != 0
+}
+
+// futexWait sleeps while *word == value, at most for the time given.
+func futexWait(word *uint32, value uint32, wait time.Duration) {
+	const op = 0 // FUTEX_WAIT; shared between processes
+	ts := unix.NsecToTimespec(int64(wait))
+	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), op, uintptr(value),
+		uintptr(unsafe.Pointer(&ts)), 0, 0)
+}
