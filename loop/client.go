@@ -15,6 +15,8 @@ import (
 //	  │            ├─► queued ─► running ─► (draining) ─► head     keep-alive
 //	  └────────────┘      └─────────┴───────────┴──────► linger ─► closed
 //	every state ─► closed
+//
+// A refusal goes from any state by draining or at once to linger.
 type state uint8
 
 const (
@@ -33,23 +35,28 @@ type client struct {
 	conn gnet.Conn // nil once gnet has let go of it (see hungUp)
 	fd   int       // where answers are written; our own duplicate when conn is nil
 
-	state     state
-	eof       bool // the client will send no more
-	lastOne   bool // the answer at hand is the last one
-	begun     bool // some of the answer was sent
-	broken    bool // the answer is not whole
-	http10    bool
-	listener  uint16
-	port      uint16
-	addr      string
-	guard     http1.Guard
-	timer     timer
-	dropped   int                        // bytes thrown away while lingering
-	rest      *bytebufferpool.ByteBuffer // unparsed bytes: a part of a head, or pipelined ones
-	incoming  *incoming                  // request that cannot be handed on at once
-	lane      *lane                      // while running
-	slot, gen uint32
-	drainer   *drainer // while the socket is full
+	state    state
+	eof      bool // the client will send no more
+	lastOne  bool // the answer at hand is the last one
+	begun    bool // some of the answer was sent
+	broken   bool // the answer is not whole
+	http10   bool
+	asked    bool // it has sent a request on this connection
+	surplus  bool // beyond ConnectionsMax: it gets 503
+	opened   bool // gnet has given it to the loop; read by its acceptor afterwards
+	listener uint16
+	port     uint16
+	dropped  uint32 // bytes thrown away while lingering
+	addr     string
+	guard    http1.Guard
+	timer    timer
+	rest     *bytebufferpool.ByteBuffer // unparsed bytes: a part of a head, or pipelined ones
+	incoming *incoming                  // request that cannot be handed on at once
+	booked   int64                      // of the reactor's buffers
+	lane     *lane                      // while running
+	slot     uint32
+	gen      uint32
+	drainer  *drainer // while the socket is full
 }
 
 // incoming is a request that had to be kept beyond the callback that saw it: its body is
@@ -58,24 +65,17 @@ type incoming struct {
 	head    *bytebufferpool.ByteBuffer // the whole head
 	body    *bytebufferpool.ByteBuffer // or file
 	file    *os.File                   // an unlinked temporary file
+	spooled int64                      // bytes in file
 	chunked http1.Chunked
 	isChunk bool
+	hasBody bool
+	queued  bool
 	left    int64 // Content-Length bytes still to come
 	got     int64 // body bytes so far
-	hasBody bool
 	began   int64 // loop time at the head's end
-}
 
-// The pools hold what must outlive a callback. A buffer that grew past its limit is dropped.
-const (
-	// BodyMemoryBytesMax is how much of a request body is kept in memory; a longer one goes
-	// to a temporary file.
-	BodyMemoryBytesMax = 1 << 20
-	// PipelineBytesMax bounds what a client may send ahead while its request is being served;
-	// gnet cannot pause reading, so a client beyond it is closed.
-	PipelineBytesMax = 1 << 20
-	pooledBytesMax   = 256 << 10
-)
+	next, prev *client // in the queue
+}
 
 func release(b *bytebufferpool.ByteBuffer) {
 	if b != nil && cap(b.B) <= pooledBytesMax {
@@ -83,28 +83,67 @@ func release(b *bytebufferpool.ByteBuffer) {
 	}
 }
 
-// free gives an incoming request's memory and file back.
-func (in *incoming) free() {
-	if in == nil {
-		return
-	}
-	release(in.head)
-	release(in.body)
-	if in.file != nil {
-		_ = in.file.Close()
-	}
-	*in = incoming{}
+// getBuffer copies data into a pooled buffer.
+func getBuffer(data []byte) *bytebufferpool.ByteBuffer {
+	b := bytebufferpool.Get()
+	_, _ = b.Write(data)
+	return b
 }
 
-// keep replaces the client's unparsed bytes by data, which may be a part of them.
-func (c *client) keep(data []byte) {
+// book tells the reactor what the client's buffers hold now; false when all clients together
+// hold more than they may.
+func (c *client) book() bool {
+	n := held(c.rest)
+	if in := c.incoming; in != nil {
+		n += held(in.head) + held(in.body)
+	}
+	if n == c.booked {
+		return true
+	}
+	buffers := &c.loop.reactor.buffers
+	used := buffers.used.Add(n - c.booked)
+	grew := n > c.booked
+	c.booked = n
+	return !grew || used <= buffers.max
+}
+
+func held(b *bytebufferpool.ByteBuffer) int64 {
+	if b == nil {
+		return 0
+	}
+	return int64(cap(b.B))
+}
+
+// keep replaces the client's unparsed bytes by data, which may be a part of them. False when the
+// buffers of all clients are used up.
+func (c *client) keep(data []byte) bool {
 	if len(data) == 0 {
+		if c.rest == nil {
+			return true
+		}
 		release(c.rest)
 		c.rest = nil
-		return
+		return c.book()
 	}
 	if c.rest == nil {
 		c.rest = bytebufferpool.Get()
 	}
 	c.rest.B = append(c.rest.B[:0], data...)
+	return c.book()
+}
+
+// freeIncoming gives the memory and the file of the request at hand back.
+func (c *client) freeIncoming() {
+	in := c.incoming
+	if in == nil {
+		return
+	}
+	c.incoming = nil
+	release(in.head)
+	release(in.body)
+	if in.file != nil {
+		_ = in.file.Close()
+		c.loop.reactor.spool.give(in.spooled)
+	}
+	c.book()
 }

@@ -1,8 +1,10 @@
 package loop
 
 import (
+	"context"
 	"errors"
 	"io"
+	"log/slog"
 
 	"golang.org/x/sys/unix"
 
@@ -12,11 +14,15 @@ import (
 // refuse answers with an error of our own and ends the client; nothing it sent or sends is
 // parsed any more (invariant 9). The reason and the limit are for the log only.
 func (l *loop) refuse(c *client, status int, reason, limit string) {
-	l.stats.refused++
-	l.log.Debug("refused", "status", status, "reason", reason, "limit", limit, "client", c.addr)
+	l.stats.refused.Add(1)
+	if limit != "" {
+		l.reached(limit, reason, c)
+	} else if l.log.Enabled(context.Background(), slog.LevelDebug) {
+		l.log.Debug("refused", "status", status, "reason", reason, "client", c.addr)
+	}
 	l.timing.clear(c)
-	c.incoming.free()
-	c.incoming = nil
+	l.queue.remove(c)
+	c.freeIncoming()
 	c.keep(nil)
 	c.lastOne = true
 	l.scratch = http1.AppendError(l.scratch[:0], status, l.httpDate())
@@ -40,7 +46,7 @@ func (l *loop) linger(c *client) {
 		l.drop(c)
 		return
 	}
-	c.state = stateLinger
+	c.state, c.dropped = stateLinger, 0
 	l.timing.set(c, timerLinger, l.now)
 }
 
@@ -53,7 +59,7 @@ func (l *loop) drop(c *client) {
 	conn, fd := c.conn, c.fd
 	l.forget(c)
 	if conn != nil {
-		_ = conn.EventLoop().Close(conn)
+		_ = conn.EventLoop().Close(conn) // calls OnClose, which finds the client closed
 	} else if fd >= 0 {
 		_ = unix.Close(fd)
 	}
@@ -61,21 +67,20 @@ func (l *loop) drop(c *client) {
 
 // forget ends all that refers to a client; its socket is the caller's.
 func (l *loop) forget(c *client) {
+	c.state, c.conn, c.fd = stateClosed, nil, -1
+	delete(l.clients, c)
+	l.reactor.clients.Add(-1)
 	l.timing.clear(c)
 	l.queue.remove(c)
 	if c.lane != nil {
 		l.abandon(c)
 	}
-	if c.drainer != nil {
-		c.drainer.abort()
+	if d := c.drainer; d != nil {
 		c.drainer = nil
+		l.endDrainer(d)
 	}
-	c.incoming.free()
-	c.incoming = nil
+	c.freeIncoming()
 	c.keep(nil)
-	c.state, c.conn, c.fd = stateClosed, nil, -1
-	delete(l.clients, c)
-	l.reactor.clients.Add(-1)
 }
 
 // abandon leaves a slot whose answer nobody waits for.
@@ -83,14 +88,20 @@ func (l *loop) abandon(c *client) {
 	ln := c.lane
 	c.lane = nil
 	ln.clients[c.slot] = nil
+	if c.drainer != nil {
+		l.letGo(c.drainer)
+	}
 	if ln.down {
 		return
 	}
-	if ln.bridge.Cancel(c.slot, c.gen) {
-		ln.member.done()
+	if !ln.bridge.Cancel(c.slot, c.gen) {
+		ln.bridge.MarkGone(c.slot)
 		return
 	}
-	ln.bridge.MarkGone(c.slot)
+	ln.done()
+	if l.queue.len > 0 { // there is room now, and no reply will tell
+		l.flushSoon()
+	}
 }
 
 // hungUp is called when gnet closes a connection, which it does as soon as the client closes its
@@ -112,11 +123,33 @@ func (l *loop) hungUp(c *client, err error) {
 	l.forget(c)
 }
 
-// closeIdle closes the clients that wait for nothing.
+// unread reports whether the kernel holds bytes of the client that gnet has not read yet.
+func (c *client) unread() bool {
+	n, err := unix.IoctlGetInt(c.fd, unix.TIOCINQ)
+	return err == nil && n > 0
+}
+
+// closeIdle closes the clients that wait for nothing. One that has not asked anything yet gets a
+// moment: its request may be on the way, and a reset would be its first answer.
 func (l *loop) closeIdle() {
 	for c := range l.clients {
-		if c.state == stateHead && !c.guard.Begun() && c.rest == nil {
-			l.drop(c)
+		if c.state != stateHead || c.guard.Begun() || c.rest != nil || c.unread() {
+			continue
 		}
+		if c.asked {
+			l.drop(c)
+		} else {
+			l.timing.set(c, timerFresh, l.now)
+		}
+	}
+}
+
+// closeAll closes every client and lane.
+func (l *loop) closeAll() {
+	for c := range l.clients {
+		l.drop(c)
+	}
+	for len(l.lanes) > 0 {
+		l.laneDown(l.lanes[0])
 	}
 }

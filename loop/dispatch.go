@@ -3,63 +3,11 @@ package loop
 import (
 	"errors"
 
-	"github.com/valyala/bytebufferpool"
+	"golang.org/x/sys/unix"
 
 	"gophersnake/loop/http1"
 	"gophersnake/pybridge"
 )
-
-// queue holds clients whose complete request waits for a lane with room, first come first
-// served, linked through the clients themselves.
-type queue struct {
-	first, last *queued
-	len, max    int
-	byClient    map[*client]*queued
-}
-
-type queued struct {
-	c          *client
-	next, prev *queued
-}
-
-func (q *queue) push(c *client) bool {
-	if q.len >= q.max {
-		return false
-	}
-	if q.byClient == nil {
-		q.byClient = make(map[*client]*queued)
-	}
-	e := &queued{c: c, prev: q.last}
-	if q.last != nil {
-		q.last.next = e
-	} else {
-		q.first = e
-	}
-	q.last = e
-	q.byClient[c] = e
-	q.len++
-	return true
-}
-
-// remove takes a client out; it does nothing when the client is not queued.
-func (q *queue) remove(c *client) {
-	e := q.byClient[c]
-	if e == nil {
-		return
-	}
-	delete(q.byClient, c)
-	if e.prev != nil {
-		e.prev.next = e.next
-	} else {
-		q.first = e.next
-	}
-	if e.next != nil {
-		e.next.prev = e.prev
-	} else {
-		q.last = e.prev
-	}
-	q.len--
-}
 
 // fill prepares l.request, which borrows req's and head's bytes. The body is the caller's.
 func (l *loop) fill(c *client, req *http1.Request, head []byte) {
@@ -85,21 +33,21 @@ func (l *loop) fill(c *client, req *http1.Request, head []byte) {
 	}
 }
 
-var hostName = []byte("Host") // never written to
+// Bytes that are never written to.
+var (
+	hostName     = []byte("Host")
+	continueLine = []byte("HTTP/1.1 100 Continue\r\n\r\n")
+)
 
-// dispatch hands l.request to a worker, or queues it.
+// dispatch hands l.request to a worker, or queues it behind those that wait already.
 func (l *loop) dispatch(c *client) {
-	if l.queue.len == 0 {
-		switch err := l.submit(c); {
-		case err == nil:
-			return
-		case !errors.Is(err, pybridge.ErrFull):
-			l.log.Error("cannot hand a request to a worker", "error", err)
-			l.refuse(c, 500, "lane", "")
-			return
-		}
+	if l.queue.len == 0 && l.submit(c) {
+		return
 	}
-	l.retain(c)
+	if !l.retain(c) {
+		l.refuse(c, 503, "no memory for a request that waits for a thread", "max-buffers")
+		return
+	}
 	if !l.queue.push(c) {
 		l.refuse(c, 503, "too many requests wait for a thread", "queue")
 		return
@@ -108,90 +56,148 @@ func (l *loop) dispatch(c *client) {
 	l.timing.set(c, timerQueue, l.now)
 }
 
-// retain keeps l.request in c.incoming, unless it is there already.
-func (l *loop) retain(c *client) {
+// retain keeps l.request in c.incoming, unless it is there already. False when the buffers of
+// all clients are used up.
+func (l *loop) retain(c *client) bool {
 	if c.incoming != nil && c.incoming.head != nil {
-		return
+		return true
 	}
-	in := &incoming{head: bytebufferpool.Get(), hasBody: l.request.HasBody}
-	_, _ = in.head.Write(l.request.Head)
+	in := &incoming{head: getBuffer(l.request.Head), hasBody: l.request.HasBody}
 	if len(l.request.Body) > 0 {
-		in.body = bytebufferpool.Get()
-		_, _ = in.body.Write(l.request.Body)
+		in.body = getBuffer(l.request.Body)
 		in.got = int64(len(l.request.Body))
 	}
 	c.incoming = in
+	return c.book()
 }
 
-// submit puts l.request into a slot of the best lane: ErrFull when there is none.
-func (l *loop) submit(c *client) error {
-	ln := l.pick()
-	if ln == nil {
-		return pybridge.ErrFull
+// submit puts l.request into a slot of the best lane that takes it. False when none does now; true
+// also when the request was refused.
+func (l *loop) submit(c *client) bool {
+	best := l.pick()
+	if best == nil {
+		return false
 	}
+	if l.submitTo(best, c) {
+		return true
+	}
+	// Its room for bodies may be used up while that of another is not.
+	for _, ln := range l.lanes {
+		if ln != best && ln.takes() && l.submitTo(ln, c) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *loop) submitTo(ln *lane, c *client) bool {
 	slot, gen, err := ln.bridge.Submit(&l.request)
 	if err != nil {
-		return err
+		return l.notTaken(ln, c, err)
 	}
+	ln.inFlight++
 	ln.member.inFlight.Add(1)
 	ln.clients[slot] = c
 	c.lane, c.slot, c.gen = ln, slot, gen
 	c.state, c.begun = stateRunning, false
-	if in := c.incoming; in != nil { // a file stays open: the request may move to another worker
+	if in := c.incoming; in != nil {
+		l.queue.remove(c)
 		release(in.head)
 		release(in.body)
 		in.head, in.body = nil, nil
-		if in.file == nil {
+		if in.file == nil { // a file stays open: the request may move to another worker
 			c.incoming = nil
 		}
+		c.book()
 	}
 	l.timing.set(c, timerApp, l.now)
 	ln.touched = true
 	l.flushSoon()
-	return nil
+	return true
 }
 
-// pick chooses the lane of the least busy worker with room; among equals the one that was
-// used last, whose caches are warm. Nil when no lane has room.
+// notTaken handles what a lane says instead of taking a request; true when that ends the request.
+func (l *loop) notTaken(ln *lane, c *client, err error) bool {
+	var errno unix.Errno
+	switch {
+	case errors.Is(err, pybridge.ErrFull):
+		return false
+	case errors.As(err, &errno): // a body's descriptor cannot be passed: the worker is dying
+		l.log.Debug("worker takes no descriptor", "worker", ln.member.worker.ID(), "error", err)
+		ln.draining = true
+		ln.member.worker.Kill()
+		return false
+	}
+	l.log.Error("cannot hand a request to a worker", "error", err)
+	l.refuse(c, 500, "lane", "")
+	return true
+}
+
+// pick chooses the lane of the least busy worker with room; among equals the first in the list,
+// so that one worker's caches stay warm. Nil when no lane has room.
 func (l *loop) pick() *lane {
 	var best *lane
 	least := int64(0)
-	for i, ln := range l.lanes {
-		if ln.draining || ln.down || !ln.bridge.HasRoom() {
+	for _, ln := range l.lanes {
+		if !ln.takes() {
 			continue
 		}
 		if n := ln.member.inFlight.Load(); best == nil || n < least {
-			best, least = l.lanes[i], n
+			best, least = ln, n
 		}
 	}
 	return best
 }
 
-// pump submits queued requests while there is room.
+// pump submits queued requests in order while there is room. A request that fits nowhere yet
+// keeps its place and its deadline.
 func (l *loop) pump() {
 	for l.queue.len > 0 && l.pick() != nil {
-		c := l.queue.first.c
-		l.queue.remove(c)
-		l.timing.clear(c)
-		before := l.queue.len
-		l.resumeFirst(c)
-		if l.queue.len > before { // it went back: no room for this one yet
+		c := l.queue.first
+		if !l.advance(c) {
 			return
 		}
 	}
 }
 
-// resumeFirst resumes the request that was first in the queue; it goes back to its end only when
-// a lane refused it for its size.
-func (l *loop) resumeFirst(c *client) {
-	waiting := l.queue
-	l.queue = queue{max: 1}
-	l.resume(c)
-	back := l.queue.len > 0
-	l.queue = waiting
-	if back && !l.queue.push(c) {
-		l.refuse(c, 503, "too many requests wait for a thread", "queue")
+// advance hands the first of the queue on; true when it has left the queue.
+func (l *loop) advance(c *client) (left bool) {
+	defer l.recover(c)
+	left = true // also when it panics
+	return !l.prepare(c) || l.submit(c)
+}
+
+// resume hands a kept request on: its body is complete, or its worker has died.
+func (l *loop) resume(c *client) {
+	if l.prepare(c) {
+		l.dispatch(c)
 	}
+}
+
+// prepare makes l.request of what was kept. The head is parsed again, because the parser's results
+// do not outlive a callback. False when the client was refused.
+func (l *loop) prepare(c *client) bool {
+	in := c.incoming
+	var g http1.Guard
+	n, err := g.Scan(in.head.B, &l.cfg.Limits)
+	var req *http1.Request
+	if err == nil && n == len(in.head.B) {
+		req, err = l.parser.Parse(in.head.B, &g)
+	}
+	if req == nil || err != nil {
+		// It was accepted before: a dying worker has written over it.
+		l.stats.disagreement.Add(1)
+		l.refuse(c, 502, "a kept head does not parse", "")
+		return false
+	}
+	l.fill(c, req, in.head.B)
+	l.request.HasBody = in.hasBody
+	if in.file != nil {
+		l.request.BodyFile, l.request.BodyLen = in.file, in.got
+	} else if in.body != nil {
+		l.request.Body = in.body.B
+	}
+	return true
 }
 
 // answerOptions answers OPTIONS * (RFC 9110 §9.3.7) without any app.

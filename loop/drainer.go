@@ -4,38 +4,40 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// spoolBytesMax is how much of one response a drainer keeps in memory. Beyond it the thread that
-// makes the response has to wait (at most one response ring more is taken, see deliver).
-const spoolBytesMax = 1 << 20
-
-// drainPieceBytes is what a drainer writes under one deadline: progress is at least this much, or
-// what the socket took, within WriteTimeout.
-const drainPieceBytes = 64 << 10
-
 // drainer is a goroutine that finishes what a client's socket did not take. While it exists
 // nobody else writes to the client (invariant 1). It works on a duplicate of the descriptor, so it
 // outlives gnet's connection, which a half-close ends.
+//
+// What waits is a queue of three parts: memory, then an unlinked file, so that a slow reader
+// parks no thread of the worker, then tail, which is filled only when there is no room for files:
+// then the thread waits until tail is empty, so that tail never holds more than one response ring.
 type drainer struct {
 	loop    *loop
 	client  *client // touched on the loop only
 	f       *os.File
 	timeout time.Duration
+	moved   atomic.Int64 // loop time of the last progress
 
-	mu      sync.Mutex
-	pending []byte // bytes not yet taken by the goroutine; under mu
-	size    int    // bytes not yet written; under mu
-	posted  bool   // the loop was told that everything is written; under mu
-	more    chan struct{}
-	quit    chan struct{}
-	once    sync.Once
+	mu        sync.Mutex
+	memory    []byte   // under mu, as are the next ones
+	file      *os.File // nil until it is needed
+	head, end int64    // what of the file waits
+	tail      []byte
+	left      int64 // bytes in all parts and in the goroutine's hands
+	booked    int64 // of the reactor's buffers
+	posted    bool  // the loop was told that everything is written
+	ended     bool  // by endDrainer
+
+	more chan struct{} // there is something to write
+	quit chan struct{}
 
 	// On the loop only.
-	ended    bool // the answer is complete
 	held     *lane
 	heldFor  uint32
 	heldAcks int
@@ -53,7 +55,9 @@ func (l *loop) startDrainer(c *client, data []byte) {
 		loop: l, client: c, f: os.NewFile(uintptr(fd), "client"), timeout: l.cfg.WriteTimeout,
 		more: make(chan struct{}, 1), quit: make(chan struct{}),
 	}
+	d.moved.Store(l.now)
 	c.drainer = d
+	l.drainers[d] = struct{}{}
 	d.add(data)
 	go d.run()
 }
@@ -61,9 +65,16 @@ func (l *loop) startDrainer(c *client, data []byte) {
 // add copies bytes behind those that wait. Loop only.
 func (d *drainer) add(data []byte) {
 	d.mu.Lock()
-	d.pending = append(d.pending, data...)
-	d.size += len(data)
+	d.left += int64(len(data))
 	d.posted = false
+	switch {
+	case len(d.tail) > 0:
+		d.tail = append(d.tail, data...)
+	case d.end > d.head || !d.remember(data):
+		if !d.spool(data) {
+			d.tail = append(d.tail, data...)
+		}
+	}
 	d.mu.Unlock()
 	select {
 	case d.more <- struct{}{}:
@@ -71,57 +82,200 @@ func (d *drainer) add(data []byte) {
 	}
 }
 
+// remember appends to memory if it may; under mu.
+func (d *drainer) remember(data []byte) bool {
+	n := int64(len(data))
+	if d.booked+n > answerMemoryBytesMax || !d.loop.reactor.buffers.take(n) {
+		return false
+	}
+	d.booked += n
+	d.memory = append(d.memory, data...)
+	return true
+}
+
+// spool appends to the file if there is room for it; under mu.
+func (d *drainer) spool(data []byte) bool {
+	n := int64(len(data))
+	budget := &d.loop.reactor.spool
+	if !budget.take(n) {
+		d.loop.reactor.shed()
+		return false
+	}
+	var err error
+	if d.file == nil {
+		d.file, err = d.loop.tempFile()
+	}
+	if err == nil {
+		_, err = d.file.WriteAt(data, d.end)
+	}
+	if err != nil {
+		budget.give(n)
+		d.loop.reached("max-spool", "cannot write a temporary file: "+err.Error(), d.client)
+		return false
+	}
+	d.end += n
+	return true
+}
+
 // full reports whether the response has to wait. Loop only.
 func (d *drainer) full() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.size > spoolBytesMax
+	return len(d.tail) > 0
 }
 
-// hold keeps an acknowledgement back until everything is written. Loop only.
-func (d *drainer) hold(ln *lane, thread uint32) {
-	d.held, d.heldFor = ln, thread
-	d.heldAcks++
-}
-
-// releaseHeld gives the thread its room back. Loop only.
-func (d *drainer) releaseHeld() {
-	for ; d.heldAcks > 0; d.heldAcks-- {
-		if !d.held.down {
-			d.held.bridge.Ack(d.heldFor)
-		}
-	}
-	if d.held != nil && !d.held.down {
-		d.held.bridge.FlushAcks()
-	}
-	d.held = nil
-}
-
-// finish says that nothing will be added any more. Loop only.
-func (d *drainer) finish() { d.ended = true }
-
-// abort ends the goroutine at once. Loop only.
-func (d *drainer) abort() {
-	d.once.Do(func() { close(d.quit) })
-	_ = d.f.Close() // interrupts a write
-	d.releaseHeld()
-}
-
-// take gives the goroutine the bytes that wait, or nil.
-func (d *drainer) take(old []byte) []byte {
+// empty reports whether everything is written. Loop only.
+func (d *drainer) empty() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	b := d.pending
-	d.pending = old[:0]
-	return b
+	return d.left == 0
+}
+
+// hold keeps a thread waiting for a client that reads slowly. Meanwhile WriteTimeout is the
+// client's deadline, not the app's.
+func (l *loop) hold(d *drainer, ln *lane, thread uint32) {
+	d.held, d.heldFor = ln, thread
+	d.heldAcks++
+	l.timing.clear(d.client)
+}
+
+// letGo gives the thread its room back.
+func (l *loop) letGo(d *drainer) {
+	ln := d.held
+	if ln == nil {
+		return
+	}
+	d.held = nil
+	acks := d.heldAcks
+	d.heldAcks = 0
+	if ln.down {
+		return
+	}
+	for range acks {
+		ln.bridge.Ack(d.heldFor)
+	}
+	ln.bridge.FlushAcks()
+	if d.client.lane != nil {
+		l.timing.set(d.client, timerApp, l.now)
+	}
+}
+
+// unburden moves what threads wait for into files, if there is room for them now.
+func (l *loop) unburden() {
+	for d := range l.drainers {
+		if d.held == nil {
+			continue
+		}
+		d.mu.Lock()
+		ok := len(d.tail) == 0
+		if !ok && d.spool(d.tail) {
+			d.tail, ok = nil, true
+		}
+		d.mu.Unlock()
+		if ok {
+			l.letGo(d)
+		}
+	}
+}
+
+// shed asks every loop to close clients that take nothing of their answers, at most once a tick.
+func (r *Reactor) shed() {
+	now := r.monotonic()
+	last := r.shedAt.Load()
+	if now-last < int64(clockTick) || !r.shedAt.CompareAndSwap(last, now) {
+		return
+	}
+	for _, l := range r.loops {
+		l.post(l.closeStalled)
+	}
+}
+
+// closeStalled makes room for answers: a client that has taken nothing for stalledTime is closed.
+func (l *loop) closeStalled() {
+	now := l.reactor.monotonic()
+	for d := range l.drainers {
+		d.mu.Lock()
+		big := d.end > 0 || len(d.tail) > 0
+		d.mu.Unlock()
+		if big && now-d.moved.Load() > int64(stalledTime) {
+			l.reached("max-spool", "a client that reads nothing is closed", d.client)
+			l.drop(d.client)
+		}
+	}
+}
+
+// endDrainer ends the goroutine, at once if it is writing, and gives back what it held.
+func (l *loop) endDrainer(d *drainer) {
+	delete(l.drainers, d)
+	l.letGo(d)
+	close(d.quit)
+	_ = d.f.Close() // interrupts a write
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended = true
+	l.reactor.buffers.give(d.booked)
+	d.memory, d.tail, d.booked = nil, nil, 0
+	d.dropFile()
+}
+
+// dropFile gives the file's room back; under mu.
+func (d *drainer) dropFile() {
+	if d.file == nil {
+		return
+	}
+	_ = d.file.Close()
+	d.loop.reactor.spool.give(d.end)
+	d.file, d.head, d.end = nil, 0, 0
+}
+
+// piece is what the goroutine writes next.
+type piece struct {
+	data       []byte
+	fromMemory bool
+	fromFile   bool
+}
+
+// take gives the goroutine the bytes that come next, or none. buf is where bytes of the file go.
+func (d *drainer) take(buf []byte) (piece, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.ended:
+		return piece{}, os.ErrClosed
+	case len(d.memory) > 0:
+		p := piece{data: d.memory, fromMemory: true}
+		d.memory = nil
+		return p, nil
+	case d.end > d.head:
+		n, err := d.file.ReadAt(buf[:min(int64(len(buf)), d.end-d.head)], d.head)
+		return piece{data: buf[:n], fromFile: true}, err
+	case len(d.tail) > 0:
+		p := piece{data: d.tail}
+		d.tail = nil
+		return p, nil
+	}
+	return piece{}, nil
 }
 
 // wrote counts written bytes; true when nothing is left and the loop has to be told.
-func (d *drainer) wrote(n int) (empty bool) {
+func (d *drainer) wrote(n int64, p *piece) (empty bool) {
+	d.moved.Store(d.loop.reactor.monotonic())
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.size -= n
-	if d.size > 0 || d.posted {
+	if d.ended {
+		return false
+	}
+	d.left -= n
+	if p.fromMemory {
+		d.booked -= n
+		d.loop.reactor.buffers.give(n)
+	}
+	if p.fromFile {
+		if d.head += n; d.head == d.end {
+			d.dropFile()
+		}
+	}
+	if d.left > 0 || d.posted {
 		return false
 	}
 	d.posted = true
@@ -129,11 +283,10 @@ func (d *drainer) wrote(n int) (empty bool) {
 }
 
 func (d *drainer) run() {
-	defer func() { _ = d.f.Close() }()
-	var b []byte
+	buf := make([]byte, drainPieceBytes)
 	for {
-		b = d.take(b)
-		if len(b) == 0 {
+		p, err := d.take(buf)
+		if err == nil && len(p.data) == 0 {
 			select {
 			case <-d.quit:
 				return
@@ -141,16 +294,20 @@ func (d *drainer) run() {
 				continue
 			}
 		}
-		if err := d.write(b); err != nil {
+		if err == nil {
+			err = d.write(&p)
+		}
+		if err != nil {
 			d.loop.post(func() { d.loop.drainFailed(d) })
 			return
 		}
 	}
 }
 
-// write writes all of b, in pieces that each have a deadline.
-func (d *drainer) write(b []byte) error {
-	for len(b) > 0 {
+// write writes all of p, in pieces that each have a deadline: the client has to take something
+// within WriteTimeout.
+func (d *drainer) write(p *piece) error {
+	for b := p.data; len(b) > 0; {
 		if d.timeout > 0 {
 			_ = d.f.SetWriteDeadline(time.Now().Add(d.timeout))
 		}
@@ -159,7 +316,7 @@ func (d *drainer) write(b []byte) error {
 			return err
 		}
 		b = b[n:]
-		if d.wrote(n) {
+		if d.wrote(int64(n), p) {
 			d.loop.post(func() { d.loop.drained(d) })
 		}
 	}
@@ -169,18 +326,12 @@ func (d *drainer) write(b []byte) error {
 // drained runs on the loop when a drainer has written everything it had.
 func (l *loop) drained(d *drainer) {
 	c := d.client
-	if c.drainer != d {
+	if c.drainer != d || !d.empty() { // if more was added meanwhile, it will report again
 		return
 	}
-	d.mu.Lock()
-	left := d.size
-	d.mu.Unlock()
-	if left > 0 { // more was added meanwhile: it will report again
-		return
-	}
-	d.releaseHeld()
+	defer l.recover(c)
 	c.drainer = nil
-	d.once.Do(func() { close(d.quit) })
+	l.endDrainer(d)
 	if c.state == stateDraining {
 		l.answered(c)
 	}

@@ -2,14 +2,19 @@ package loop
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"os"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
 	"github.com/panjf2000/gnet/v2/pkg/logging"
+	"golang.org/x/sys/unix"
 
 	"gophersnake/loop/http1"
 	"gophersnake/pybridge"
@@ -27,31 +32,41 @@ type loop struct {
 	events gnet.EventLoop // posts tasks; set before the first client, any goroutine may use it
 
 	parser  *http1.Parser
-	request pybridge.Request // reused for every Submit
+	request pybridge.Request // reused for every submit
 	path    []byte           // reused for decoded paths
 	scratch []byte           // reused for error answers
 
-	lanes  []*lane
-	queue  queue
-	timing timing
-	now    int64 // nanoseconds since start, as of the last tick
+	lanes    []*lane
+	queue    queue
+	timing   timing
+	now      int64 // nanoseconds since the reactor began, as of the last tick
+	clients  map[*client]struct{}
+	drainers map[*drainer]struct{}
+	notes    map[string]*note // by limit
 
-	flushPosted bool
-	tickPosted  atomic.Bool // any goroutine
+	flushPosted  bool
+	againWritten bool
+	tickPosted   atomic.Bool // any goroutine
 
-	clients   map[*client]struct{}
-	date      []byte
-	dateAt    int64
-	stats     stats
-	anchor    gnet.Conn // a connection of our own: the way to the event loop's task queue
-	anchorEnd interface{ Close() error }
+	date   []byte
+	dateAt int64
+	stats  stats
+
+	// Two ends of a socket of our own: near is in the loop, and what is written to far comes
+	// back as an event.
+	near gnet.Conn
+	far  net.Conn
+
+	posting sync.RWMutex // held while a task is handed to gnet, and to set ended
+	ended   bool         // gnet must not be called any more
 }
 
-// stats are counters of one loop.
+// stats are counters of one loop. Any goroutine may read them.
 type stats struct {
-	panics       uint64
-	disagreement uint64 // guard against parser
-	refused      uint64
+	panics       atomic.Uint64
+	disagreement atomic.Uint64 // guard against parser
+	refused      atomic.Uint64
+	corrupt      atomic.Uint64 // workers that broke the lane format
 }
 
 // newLoop starts one gnet engine with one loop. gnet's own acceptor is not used: it ends the
@@ -60,12 +75,14 @@ func newLoop(r *Reactor, index int) (*loop, error) {
 	l := &loop{
 		reactor: r, cfg: &r.cfg, index: index, log: r.cfg.Log.With("loop", index),
 		parser:  http1.NewParser(r.cfg.Limits),
-		clients: make(map[*client]struct{}),
+		clients: make(map[*client]struct{}), drainers: make(map[*drainer]struct{}),
+		notes: make(map[string]*note),
 	}
 	l.queue.max = max(r.cfg.QueueMax/r.cfg.Loops, 1)
 	l.timing.init(&r.cfg)
-	engine, err := gnet.NewClient(&callbacks{loop: l},
-		gnet.WithNumEventLoop(1), gnet.WithLogger(gnetLog{l.log}), gnet.WithLogLevel(logging.ErrorLevel))
+	l.scratch = make([]byte, 0, 1024)
+	engine, err := gnet.NewClient(&callbacks{loop: l}, gnet.WithNumEventLoop(1),
+		gnet.WithLogger(gnetLog{l.log}), gnet.WithLogLevel(logging.ErrorLevel))
 	if err != nil {
 		return nil, err
 	}
@@ -73,12 +90,50 @@ func newLoop(r *Reactor, index int) (*loop, error) {
 	if err := l.client.Start(); err != nil {
 		return nil, err
 	}
-	return l, l.dropAnchor()
+	if err := l.openSelf(); err != nil {
+		return nil, errors.Join(err, l.stop())
+	}
+	return l, nil
 }
 
-// post runs f on the loop, after the events at hand. Any goroutine may call it.
+// openSelf enrols a socket of our own. Its event loop is how tasks are posted: gnet gives it out
+// only with a connection.
+func (l *loop) openSelf() error {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	near, err := fileConn(fds[0], "loop")
+	if err != nil {
+		_ = unix.Close(fds[1])
+		return err
+	}
+	if l.far, err = fileConn(fds[1], "loop"); err != nil {
+		_ = near.Close()
+		return err
+	}
+	if l.near, err = l.client.EnrollContext(near, l); err != nil {
+		return err
+	}
+	l.events = l.near.EventLoop()
+	return nil
+}
+
+// fileConn makes a net.Conn of a descriptor, which it takes over.
+func fileConn(fd int, name string) (net.Conn, error) {
+	f := os.NewFile(uintptr(fd), name)
+	defer func() { _ = f.Close() }()
+	return net.FileConn(f)
+}
+
+// post runs f on the loop, after the events at hand; not at all when the loop has ended. Any
+// goroutine may call it.
 func (l *loop) post(f func()) {
-	_ = l.events.Execute(context.Background(), task{l, f})
+	l.posting.RLock()
+	defer l.posting.RUnlock()
+	if !l.ended {
+		_ = l.events.Execute(context.Background(), task{l, f})
+	}
 }
 
 // task is a function that gnet runs on the loop.
@@ -99,10 +154,15 @@ func (l *loop) recover(c *client) {
 	if p == nil {
 		return
 	}
-	l.stats.panics++
+	l.stats.panics.Add(1)
 	l.log.Error("panic in the reactor; its client is closed", "panic", fmt.Sprint(p),
-		"stack", string(debug.Stack()))
+		"panics", l.stats.panics.Load(), "stack", string(debug.Stack()))
 	if c != nil {
+		defer func() {
+			if p := recover(); p != nil {
+				l.log.Error("panic while closing a client", "panic", fmt.Sprint(p))
+			}
+		}()
 		l.drop(c)
 	}
 }
@@ -125,44 +185,63 @@ func (cb *callbacks) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 // (invariant 3), and its own left-over buffer has no bound.
 func (cb *callbacks) OnTraffic(gc gnet.Conn) gnet.Action {
 	data, err := gc.Next(-1)
+	l := cb.loop
 	switch owner := gc.Context().(type) {
 	case *client:
-		defer cb.loop.recover(owner)
+		defer l.recover(owner)
 		if err == nil {
-			cb.loop.received(owner, data)
+			l.received(owner, data)
 		}
 	case *lane:
-		defer cb.loop.recover(nil)
-		cb.loop.takeReplies(owner)
+		defer l.recover(nil)
+		l.takeReplies(owner)
+	case *loop:
+		defer l.recover(nil)
+		l.againWritten = false
+		l.expireDue()
+		l.flush()
 	}
 	return gnet.None
 }
 
 func (cb *callbacks) OnClose(gc gnet.Conn, err error) gnet.Action {
+	l := cb.loop
 	switch owner := gc.Context().(type) {
 	case *client:
-		defer cb.loop.recover(nil)
-		cb.loop.hungUp(owner, err)
+		defer l.recover(owner)
+		l.hungUp(owner, err)
 	case *lane:
-		defer cb.loop.recover(nil)
-		cb.loop.laneDown(owner)
+		defer l.recover(nil)
+		l.laneDown(owner)
+	case *loop:
+		l.reactor.loopEnded(l.index)
 	}
 	return gnet.None
 }
 
 // flushSoon makes the flush run once, after the events at hand: a doorbell a batch, not one a
-// request.
+// request. It is called on the loop only, so gnet cannot have ended.
 func (l *loop) flushSoon() {
 	if l.flushPosted {
 		return
 	}
 	l.flushPosted = true
-	l.post(l.flush)
+	_ = l.events.Execute(context.Background(), (*flusher)(l))
 }
 
-// flush takes the replies that came meanwhile and rings the workers that got requests.
-func (l *loop) flush() {
+// flusher is a loop as gnet's task: one for all flushes, so that none is allocated.
+type flusher loop
+
+func (f *flusher) Run(context.Context) error {
+	l := (*loop)(f)
+	defer l.recover(nil)
 	l.flushPosted = false
+	l.flush()
+	return nil
+}
+
+// flush rings the workers that got requests and takes the replies that came meanwhile.
+func (l *loop) flush() {
 	for _, ln := range l.lanes {
 		if ln.touched {
 			ln.touched = false
@@ -172,12 +251,48 @@ func (l *loop) flush() {
 	for i := 0; i < len(l.lanes); i++ {
 		l.takeReplies(l.lanes[i])
 	}
+	if l.queue.len > 0 {
+		l.pump()
+	}
 }
 
-func (l *loop) stop() error {
-	_ = l.anchorEnd.Close()
-	return l.client.Stop()
+// again makes the flush run after the events that wait now. A task would run before them: gnet
+// empties its task queue before it looks at sockets.
+func (l *loop) again() {
+	if l.againWritten {
+		return
+	}
+	l.againWritten = true
+	_, _ = l.far.Write(oneByte)
 }
+
+var oneByte = []byte{1} // never written to
+
+// stop ends the loop. What is posted later is dropped.
+func (l *loop) stop() error {
+	if l.events != nil {
+		done := make(chan struct{})
+		l.post(func() {
+			defer close(done)
+			l.closeAll()
+		})
+		select {
+		case <-done:
+		case <-time.After(stopMax): // the loop is dead or stuck
+		}
+	}
+	l.posting.Lock()
+	l.ended = true
+	l.posting.Unlock()
+	err := l.client.Stop()
+	if l.far != nil {
+		_ = l.far.Close()
+	}
+	return err
+}
+
+// stopMax is how long a loop may take to close its clients.
+const stopMax = 5 * time.Second
 
 // httpDate is the Date of this second (RFC 9110 §5.6.7), made once a second.
 func (l *loop) httpDate() []byte {

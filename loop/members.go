@@ -1,8 +1,11 @@
 package loop
 
 import (
+	"net"
 	"sync"
 	"sync/atomic"
+
+	"github.com/panjf2000/gnet/v2"
 
 	"gophersnake/pybridge"
 )
@@ -18,14 +21,16 @@ type Worker interface {
 type member struct {
 	worker   Worker
 	inFlight atomic.Int64 // requests in its slots, over all loops
+	retiring atomic.Bool  // no loop may hand it more
+	removed  atomic.Bool  // dead
 	draining atomic.Bool  // every loop has stopped handing it requests
 	once     sync.Once
 	drained  chan struct{}
 }
 
-// done counts a request that is over.
-func (m *member) done() {
-	if m.inFlight.Add(-1) == 0 && m.draining.Load() {
+// done counts n requests that are over.
+func (m *member) done(n int64) {
+	if m.inFlight.Add(-n) == 0 && m.draining.Load() {
 		m.once.Do(func() { close(m.drained) })
 	}
 }
@@ -34,20 +39,37 @@ func (m *member) done() {
 type lane struct {
 	member   *member
 	bridge   *pybridge.Lane
+	bell     gnet.Conn // the doorbell's end in the loop
 	clients  []*client // by slot
+	inFlight int64     // requests in its slots, those of vanished clients too
 	touched  bool      // has requests that were not rung for
 	draining bool      // takes no more requests
 	down     bool      // the worker is gone; bridge must not be used
+}
+
+// takes reports whether a request without a large body can be submitted.
+func (ln *lane) takes() bool { return !ln.draining && !ln.down && ln.bridge.HasRoom() }
+
+func (ln *lane) done() {
+	ln.inFlight--
+	ln.member.done(1)
 }
 
 // AddWorker starts handing requests to w.
 func (r *Reactor) AddWorker(w Worker) {
 	m := &member{worker: w, drained: make(chan struct{})}
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return
+	}
 	r.members[w] = m
-	r.mu.Unlock()
+	r.helpers.Add(len(r.loops))
 	for _, l := range r.loops {
-		go l.join(m)
+		go func() {
+			defer r.helpers.Done()
+			l.join(m)
+		}()
 	}
 }
 
@@ -58,28 +80,40 @@ func (l *loop) join(m *member) {
 	ln := &lane{member: m, bridge: bridge, clients: make([]*client, bridge.Slots())}
 	bell, err := bellConn(bridge)
 	if err == nil {
-		conn, enrolErr := l.client.EnrollContext(bell, ln)
-		if err = enrolErr; err == nil {
-			bridge.SetDoorbellFD(conn.Fd())
-		}
+		ln.bell, err = l.client.EnrollContext(bell, ln)
 	}
 	if err != nil {
 		l.log.Error("cannot link a worker to a loop; it is killed", "worker", m.worker.ID(),
 			"error", err)
+		bridge.Release()
 		m.worker.Kill()
 		return
 	}
+	bridge.SetDoorbellFD(ln.bell.Fd())
 	l.post(func() {
 		if ln.down {
 			return
 		}
+		ln.draining = m.retiring.Load()
 		l.lanes = append(l.lanes, ln)
+		if m.removed.Load() {
+			l.laneDown(ln)
+			return
+		}
 		l.takeReplies(ln)
 		l.pump()
 	})
 }
 
-// DrainWorker stops handing requests to w; the channel is closed when none is in flight.
+// bellConn makes a net.Conn of a lane's doorbell.
+func bellConn(bridge *pybridge.Lane) (net.Conn, error) {
+	f := bridge.Doorbell()
+	defer func() { _ = f.Close() }()
+	return net.FileConn(f)
+}
+
+// DrainWorker stops handing requests to w; the channel is closed when none is in flight, or w is
+// dead.
 func (r *Reactor) DrainWorker(w Worker) <-chan struct{} {
 	r.mu.Lock()
 	m := r.members[w]
@@ -89,6 +123,7 @@ func (r *Reactor) DrainWorker(w Worker) <-chan struct{} {
 		close(none)
 		return none
 	}
+	m.retiring.Store(true)
 	left := new(atomic.Int32)
 	left.Store(int32(len(r.loops)))
 	for _, l := range r.loops {
@@ -102,8 +137,7 @@ func (r *Reactor) DrainWorker(w Worker) <-chan struct{} {
 				return
 			}
 			m.draining.Store(true)
-			m.inFlight.Add(1) // done() looks at the count once more
-			m.done()
+			m.done(0)
 		})
 	}
 	return m.drained
@@ -118,6 +152,7 @@ func (r *Reactor) RemoveWorker(w Worker) {
 	if m == nil {
 		return
 	}
+	m.removed.Store(true)
 	for _, l := range r.loops {
 		l.post(func() {
 			for _, ln := range l.lanes {
@@ -130,28 +165,32 @@ func (r *Reactor) RemoveWorker(w Worker) {
 	}
 }
 
-// laneDown ends a lane whose worker has died: replies that were complete are delivered, requests
-// that no thread had begun move to another worker, the others fail (invariant 10).
+// laneDown ends a lane whose worker has died or must: replies that were complete are delivered,
+// requests that no thread had begun move to another worker, the others fail (invariant 10).
 func (l *loop) laneDown(ln *lane) {
 	if ln.down {
 		return
 	}
+	ln.draining = true // what follows may submit pipelined requests, but not here
+	// A worker whose doorbell has closed may still run, and is of no use any more.
+	ln.member.worker.Kill()
 	l.takeLastReplies(ln)
 	var moving []*client
 	for slot, c := range ln.clients {
 		if c == nil {
 			continue
 		}
-		ln.clients[slot] = nil
-		ln.member.done()
-		c.lane = nil
-		if ln.bridge.Cancel(c.slot, c.gen) && l.rescue(c, ln) {
-			moving = append(moving, c)
+		ln.clients[slot], c.lane = nil, nil
+		if !ln.bridge.Cancel(c.slot, c.gen) {
+			l.fail(c)
 			continue
 		}
-		l.fail(c)
+		l.rescue(c, ln)
+		moving = append(moving, c)
 	}
 	ln.down = true
+	ln.member.done(ln.inFlight)
+	ln.inFlight = 0
 	for i := range l.lanes {
 		if l.lanes[i] == ln {
 			l.lanes = append(l.lanes[:i], l.lanes[i+1:]...)
@@ -159,15 +198,18 @@ func (l *loop) laneDown(ln *lane) {
 		}
 	}
 	ln.bridge.Release()
+	if ln.bell != nil {
+		_ = ln.bell.EventLoop().Close(ln.bell)
+	}
 	for _, c := range moving {
-		l.resume(c)
+		l.move(c)
 	}
 }
 
-// takeLastReplies delivers what the worker had published before it died.
+// takeLastReplies delivers what the worker had published before it died, at most a ring full.
 func (l *loop) takeLastReplies(ln *lane) {
 	var r pybridge.Reply
-	for {
+	for range ln.bridge.Replies() {
 		ok, err := ln.bridge.Next(&r)
 		if !ok || err != nil {
 			return
@@ -176,33 +218,47 @@ func (l *loop) takeLastReplies(ln *lane) {
 	}
 }
 
-// rescue copies a request that no thread had begun out of its slot. The bytes are parsed anew, since a dying
-// worker may have written anywhere.
-func (l *loop) rescue(c *client, ln *lane) bool {
+// rescue copies a request that no thread had begun out of its slot. The bytes are parsed anew,
+// since a dying worker may have written anywhere.
+func (l *loop) rescue(c *client, ln *lane) {
 	head, body, hasBody := ln.bridge.Recover(c.slot)
-	in := c.incoming
-	if in == nil {
-		in = &incoming{}
-		c.incoming = in
+	if c.incoming == nil {
+		c.incoming = &incoming{}
 	}
+	in := c.incoming
 	in.head, in.hasBody = getBuffer(head), hasBody
 	if in.file == nil && len(body) > 0 {
 		in.body = getBuffer(body)
 		in.got = int64(len(body))
 	}
-	l.timing.clear(c)
+	c.book()
 	c.state = stateQueued
-	return true
+	l.timing.set(c, timerQueue, l.now)
+}
+
+// move hands a rescued request to another worker, or queues it.
+func (l *loop) move(c *client) {
+	defer l.recover(c)
+	if c.state == stateQueued && !c.incoming.queued {
+		l.resume(c)
+	}
 }
 
 // fail ends a request whose worker died: 502 when nothing was sent, else the client sees
 // that its answer is not whole.
 func (l *loop) fail(c *client) {
+	defer l.recover(c)
 	if !c.begun {
 		l.refuse(c, 502, "the worker died", "")
 		return
 	}
+	l.cutOff(c)
+}
+
+// cutOff ends an answer that will never be whole.
+func (l *loop) cutOff(c *client) {
 	l.timing.clear(c)
+	c.freeIncoming()
 	c.lastOne, c.broken = true, true
 	l.answered(c)
 }
@@ -211,12 +267,10 @@ func (l *loop) fail(c *client) {
 func (l *loop) appTimeout(c *client) {
 	l.log.Warn("request took longer than --timeout", "client", c.addr,
 		"worker", c.lane.member.worker.ID())
-	begun := c.begun
 	l.abandon(c)
-	if begun {
-		c.lastOne, c.broken = true, true
-		l.answered(c)
+	if c.begun {
+		l.cutOff(c)
 		return
 	}
-	l.refuse(c, 504, "the app took too long", "timeout")
+	l.refuse(c, 504, "the app took too long", "")
 }

@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,47 +24,65 @@ import (
 	"gophersnake/loop/http1"
 )
 
+// Limits bounds one request.
+type Limits = http1.Limits
+
+// DefaultLimits are the limits of a server started without a flag.
+func DefaultLimits() Limits { return http1.DefaultLimits() }
+
 // Config is read once by New.
 type Config struct {
 	Loops  int
-	Limits http1.Limits
+	Limits Limits
 
-	HeaderTimeout  time.Duration // from a head's first byte to its last; 408
+	HeaderTimeout  time.Duration // from a connection's start, or a head's first byte; 408
 	BodyTimeout    time.Duration // between two reads of a body; 408
 	KeepAlive      time.Duration // an idle client between requests; 0: every answer closes
 	WriteTimeout   time.Duration // without progress while an answer is written
 	QueueTimeout   time.Duration // a request waiting for a thread; 503
-	RequestTimeout time.Duration // a request from arrival to the end of its answer; 504; 0: none
+	RequestTimeout time.Duration // a request in the app; 504; 0: none
 
-	ConnectionsMax int // clients at a time, over all loops; more are closed at once
-	QueueMax       int // requests waiting for a thread, over all loops; 503
+	ConnectionsMax   int   // clients at a time, over all loops; 503
+	QueueMax         int   // requests waiting for a thread, over all loops; 503
+	PipelineBytesMax int   // that a client may send ahead; its request at hand is the last one
+	BufferBytesMax   int64 // memory for unfinished requests and unsent answers; heads: 503
+	SpoolBytesMax    int64 // temporary files for bodies (503) and for answers (threads wait)
 
-	TempDir string // for request bodies beyond BodyMemoryBytesMax; "" is the system's
+	TempDir string // of the temporary files; "" is the system's
 	Log     *slog.Logger
 }
 
 // Reactor owns the loops. Its methods may be called from any goroutine.
 type Reactor struct {
 	cfg   Config
-	loops []*loop
+	began time.Time
+	loops []*loop // not changed after New
 
-	mu        sync.Mutex
-	listeners []net.Listener
-	members   map[Worker]*member // under mu
-	closing   atomic.Bool        // no new clients, no second request of a client
+	mu      sync.Mutex
+	doors   []door             // under mu
+	members map[Worker]*member // under mu
+	ended   bool               // under mu: the loops end, nothing may be enrolled
+	closing atomic.Bool        // no second request of a client; set under mu
 
-	clients  atomic.Int64 // open now, over all loops
-	failed   chan error
-	stopped  chan struct{}
-	acceptWG sync.WaitGroup
+	clients atomic.Int64 // open now, over all loops
+	buffers budget
+	spool   budget
+	shedAt  atomic.Int64 // loop time
+
+	failed    chan error
+	leaving   chan struct{} // closed by CloseDoors
+	stopped   chan struct{} // closed when the loops are about to end
+	acceptors sync.WaitGroup
+	helpers   sync.WaitGroup // the clock, and goroutines that link a worker to a loop
 }
 
 // New starts the loops. They serve nothing until Open and AddWorker are called.
 func New(cfg Config) (*Reactor, error) {
 	r := &Reactor{
-		cfg: cfg, members: make(map[Worker]*member),
-		failed: make(chan error, 1), stopped: make(chan struct{}),
+		cfg: cfg, began: time.Now(), members: make(map[Worker]*member),
+		failed: make(chan error, 1), leaving: make(chan struct{}), stopped: make(chan struct{}),
 	}
+	r.buffers.max, r.spool.max = cfg.BufferBytesMax, cfg.SpoolBytesMax
 	for i := range cfg.Loops {
 		l, err := newLoop(r, i)
 		if err != nil {
@@ -73,6 +90,7 @@ func New(cfg Config) (*Reactor, error) {
 		}
 		r.loops = append(r.loops, l)
 	}
+	r.helpers.Add(1)
 	go r.clock()
 	return r, nil
 }
@@ -80,17 +98,30 @@ func New(cfg Config) (*Reactor, error) {
 // Failed yields an error when a loop has ended by itself.
 func (r *Reactor) Failed() <-chan error { return r.failed }
 
+// loopEnded is called when a loop's own socket is closed.
+func (r *Reactor) loopEnded(index int) {
+	select {
+	case <-r.stopped:
+	default:
+		select {
+		case r.failed <- fmt.Errorf("loop: loop %d has ended", index):
+		default:
+		}
+	}
+}
+
 // CloseDoors closes the listeners and the idle clients. A client that is being served is
-// closed after its answer.
+// closed after its answer, and so is one that the kernel had accepted already.
 func (r *Reactor) CloseDoors() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.closing.Swap(true) {
 		return
 	}
-	r.mu.Lock()
-	listeners := r.listeners
-	r.mu.Unlock()
-	for _, ln := range listeners {
-		_ = ln.Close()
+	close(r.leaving)
+	for _, d := range r.doors {
+		r.takeBacklog(d)
+		_ = d.Close()
 	}
 	for _, l := range r.loops {
 		l.post(l.closeIdle)
@@ -100,7 +131,7 @@ func (r *Reactor) CloseDoors() {
 // Close waits until every client has its answer or ctx ends, and then ends the loops.
 func (r *Reactor) Close(ctx context.Context) error {
 	r.CloseDoors()
-	r.acceptWG.Wait()
+	r.acceptors.Wait()
 	err := r.waitForClients(ctx)
 	return errors.Join(err, r.stop())
 }
@@ -119,32 +150,14 @@ func (r *Reactor) waitForClients(ctx context.Context) error {
 }
 
 func (r *Reactor) stop() error {
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
 	close(r.stopped)
+	r.helpers.Wait()
 	var all error
 	for _, l := range r.loops {
 		all = errors.Join(all, l.stop())
 	}
 	return all
-}
-
-// clockTick is how exact deadlines are.
-const clockTick = 100 * time.Millisecond
-
-// clock lets every loop look at its timing list. A loop that has not looked since the last
-// tick is busy and gets no second task.
-func (r *Reactor) clock() {
-	t := time.NewTicker(clockTick)
-	defer t.Stop()
-	for {
-		select {
-		case <-r.stopped:
-			return
-		case <-t.C:
-		}
-		for _, l := range r.loops {
-			if !l.tickPosted.Swap(true) {
-				l.post(l.tick)
-			}
-		}
-	}
 }

@@ -8,14 +8,6 @@ import (
 	"gophersnake/loop/http1"
 )
 
-// lingerBytesMax is how much a client may still send after our last byte before it is cut off:
-// closing with unread input would turn into a reset that destroys the answer (RFC 9112 §9.6).
-const lingerBytesMax = 256 << 10
-
-// bodyRateMin is the least a body must bring on average, in bytes a second, once it took longer
-// than one BodyTimeout.
-const bodyRateMin = 256
-
 // received takes the bytes that gnet read for a client. They are dead when it returns.
 func (l *loop) received(c *client, data []byte) {
 	switch c.state {
@@ -32,30 +24,51 @@ func (l *loop) received(c *client, data []byte) {
 			l.keepRest(c, rest)
 		}
 	case stateQueued, stateRunning, stateDraining:
-		if c.rest != nil && len(c.rest.B)+len(data) > PipelineBytesMax {
-			l.log.Info("client closed: it sent too much ahead", "limit", "pipelined bytes",
-				"bytes", PipelineBytesMax)
-			l.drop(c)
-			return
-		}
-		if c.rest == nil {
-			c.rest = bytebufferpool.Get()
-		}
-		_, _ = c.rest.Write(data)
+		l.receivedAhead(c, data)
 	case stateLinger:
-		if c.dropped += len(data); c.dropped > lingerBytesMax {
+		if c.dropped += uint32(len(data)); c.dropped > lingerBytesMax {
 			l.drop(c)
 		}
 	}
 }
 
+// receivedAhead keeps what a client sends before it has its answer.
+func (l *loop) receivedAhead(c *client, data []byte) {
+	if c.lastOne { // nothing after the last request is ever parsed
+		return
+	}
+	if c.rest == nil {
+		c.rest = bytebufferpool.Get()
+	}
+	if len(c.rest.B)+len(data) > l.cfg.PipelineBytesMax {
+		l.tooFarAhead(c, "max-pipelined")
+		return
+	}
+	_, _ = c.rest.Write(data)
+	if !c.book() {
+		l.tooFarAhead(c, "max-buffers")
+	}
+}
+
+// tooFarAhead ends a client that pipelines too much: gnet cannot pause reading. The request at hand
+// is answered as the last one; what came behind it is not parsed.
+func (l *loop) tooFarAhead(c *client, limit string) {
+	l.reached(limit, "no request after this one is read", c)
+	c.lastOne = true
+	c.keep(nil)
+}
+
 // keepRest keeps unparsed bytes while the client is busy; after a refusal nothing is kept
 // (invariant 9).
 func (l *loop) keepRest(c *client, rest []byte) {
-	if c.state == stateLinger || c.state == stateClosed || c.lastOne {
-		rest = nil
+	switch {
+	case c.state == stateLinger || c.state == stateClosed || c.lastOne:
+		c.keep(nil)
+	case len(rest) > l.cfg.PipelineBytesMax:
+		l.tooFarAhead(c, "max-pipelined")
+	case !c.keep(rest):
+		l.tooFarAhead(c, "max-buffers")
 	}
-	c.keep(rest)
 }
 
 // parse takes heads from data until the client is busy with one or needs more bytes. data may be
@@ -85,7 +98,9 @@ func (l *loop) awaitHead(c *client, data []byte) {
 	if c.timer.kind != timerHead && c.guard.Begun() {
 		l.timing.set(c, timerHead, l.now)
 	}
-	c.keep(data)
+	if !c.keep(data) {
+		l.refuse(c, 503, "no memory for unfinished heads", "max-buffers")
+	}
 }
 
 // head handles the accepted head data[:n] and returns the bytes after the request.
@@ -93,13 +108,14 @@ func (l *loop) head(c *client, data []byte, n int) []byte {
 	req, err := l.parser.Parse(data[:n], &c.guard)
 	if err != nil {
 		if err == http1.ErrDisagreement {
-			l.stats.disagreement++
+			l.stats.disagreement.Add(1)
 		}
 		l.refuse(c, err.Status, err.Reason, err.Limit)
 		return nil
 	}
 	c.guard.Reset()
 	l.timing.clear(c)
+	c.asked = true
 	c.http10 = req.Minor == 0
 	c.lastOne = !req.KeepAlive || l.cfg.KeepAlive == 0 || l.reactor.closing.Load()
 	rest := data[n:]
@@ -115,7 +131,7 @@ func (l *loop) head(c *client, data []byte, n int) []byte {
 		l.request.HasBody = req.ContentLength == 0
 		l.dispatch(c)
 		return rest
-	case !req.Chunked && req.ContentLength <= int64(min(len(rest), BodyMemoryBytesMax)):
+	case !req.Chunked && req.ContentLength <= int64(min(len(rest), bodyMemoryBytesMax)):
 		l.fill(c, req, data[:n])
 		l.request.HasBody, l.request.Body = true, rest[:req.ContentLength]
 		l.dispatch(c)
@@ -126,21 +142,23 @@ func (l *loop) head(c *client, data []byte, n int) []byte {
 
 // awaitBody keeps the head and begins to take the body.
 func (l *loop) awaitBody(c *client, req *http1.Request, head, rest []byte) []byte {
-	in := &incoming{
-		head: bytebufferpool.Get(), hasBody: true,
+	c.incoming = &incoming{
+		head: getBuffer(head), hasBody: true,
 		isChunk: req.Chunked, left: req.ContentLength, began: l.now,
 	}
-	_, _ = in.head.Write(head)
-	c.incoming = in
 	c.state = stateBody
+	if !c.book() {
+		l.refuse(c, 503, "no memory for unfinished requests", "max-buffers")
+		return nil
+	}
 	// RFC 9110 §10.1.1: with a part of the body already here, the client does not wait.
 	if req.ExpectContinue && len(rest) == 0 {
-		l.send(c, []byte("HTTP/1.1 100 Continue\r\n\r\n"))
+		l.send(c, continueLine)
 		if c.state != stateBody {
 			return nil
 		}
 	}
-	if !req.Chunked && req.ContentLength > BodyMemoryBytesMax && !l.spill(c) {
+	if !req.Chunked && req.ContentLength > bodyMemoryBytesMax && !l.spill(c) {
 		return nil
 	}
 	l.timing.set(c, timerBody, l.now)
@@ -183,38 +201,81 @@ func (l *loop) bodyBytes(c *client, data []byte) []byte {
 
 // bodyPause waits for more of a body, if the client was quick enough so far.
 func (l *loop) bodyPause(c *client) {
+	if c.eof { // half-closed: the rest will never come
+		l.drop(c)
+		return
+	}
 	took := l.now - c.incoming.began
+	const second = int64(1e9)
 	if most := int64(l.cfg.BodyTimeout); most > 0 && took > most &&
-		c.incoming.got < took/int64(1e9)*bodyRateMin {
+		c.incoming.got < took/1e3*bodyBytesPerSecondMin/(second/1e3) {
 		l.refuse(c, 408, "body comes too slowly", "body-timeout")
 		return
 	}
 	l.timing.set(c, timerBody, l.now)
 }
 
-// store appends body bytes to memory or, beyond BodyMemoryBytesMax, to a file. False when the
-// client was refused.
+// store appends body bytes to memory or, beyond bodyMemoryBytesMax or when the buffers of all
+// clients are used up, to a file. False when the client was refused.
 func (l *loop) store(c *client, piece []byte) bool {
 	in := c.incoming
 	in.got += int64(len(piece))
-	if in.file == nil && in.got > BodyMemoryBytesMax && !l.spill(c) {
+	if in.file == nil && in.got > bodyMemoryBytesMax && !l.spill(c) {
 		return false
 	}
 	if in.file != nil {
-		if _, err := in.file.Write(piece); err != nil {
-			l.log.Warn("cannot store a request body", "error", err, "dir", l.tempDir())
-			l.refuse(c, 507, "request body storage", "")
-			return false
-		}
+		return l.spool(c, piece)
+	}
+	if len(piece) == 0 {
 		return true
 	}
-	if len(piece) > 0 {
-		if in.body == nil {
-			in.body = bytebufferpool.Get()
-		}
-		_, _ = in.body.Write(piece)
+	if in.body == nil {
+		in.body = bytebufferpool.Get()
+	}
+	_, _ = in.body.Write(piece)
+	return c.book() || l.spill(c)
+}
+
+// spill moves a body to a temporary file. False when the client was refused.
+func (l *loop) spill(c *client) bool {
+	in := c.incoming
+	f, err := l.tempFile()
+	if err != nil {
+		l.noStorage(c, err)
+		return false
+	}
+	in.file = f
+	if in.body == nil {
+		return true
+	}
+	body := in.body
+	in.body = nil
+	ok := l.spool(c, body.B)
+	release(body)
+	if ok {
+		c.book()
+	}
+	return ok
+}
+
+// spool appends to the body's file. False when the client was refused.
+func (l *loop) spool(c *client, piece []byte) bool {
+	in := c.incoming
+	if !l.reactor.spool.take(int64(len(piece))) {
+		l.refuse(c, 503, "temporary files are used up", "max-spool")
+		return false
+	}
+	in.spooled += int64(len(piece))
+	if _, err := in.file.Write(piece); err != nil {
+		l.noStorage(c, err)
+		return false
 	}
 	return true
+}
+
+func (l *loop) noStorage(c *client, err error) {
+	l.log.Warn("cannot store a request body", "error", err, "dir", l.tempDir())
+	l.refuse(c, 507, "request body storage", "")
 }
 
 func (l *loop) tempDir() string {
@@ -224,48 +285,15 @@ func (l *loop) tempDir() string {
 	return os.TempDir()
 }
 
-// spill moves a body to a temporary file that has no name. False when the client was refused.
-func (l *loop) spill(c *client) bool {
-	in := c.incoming
-	f, err := os.CreateTemp(l.tempDir(), "gophersnake-body-")
-	if err == nil {
-		err = os.Remove(f.Name())
-		in.file = f
-	}
-	if err == nil && in.body != nil {
-		_, err = f.Write(in.body.B)
-		release(in.body)
-		in.body = nil
-	}
+// tempFile makes a file that has no name and vanishes when it is closed.
+func (l *loop) tempFile() (*os.File, error) {
+	f, err := os.CreateTemp(l.tempDir(), "gophersnake-")
 	if err != nil {
-		l.log.Warn("cannot store a request body", "error", err, "dir", l.tempDir())
-		l.refuse(c, 507, "request body storage", "")
-		return false
+		return nil, err
 	}
-	return true
-}
-
-// resume hands a kept request on: its body is complete, or a lane has room now. The head is
-// parsed again, because the parser's results do not outlive a callback.
-func (l *loop) resume(c *client) {
-	in := c.incoming
-	var g http1.Guard
-	_, err := g.Scan(in.head.B, &l.cfg.Limits)
-	var req *http1.Request
-	if err == nil {
-		req, err = l.parser.Parse(in.head.B, &g)
+	if err := os.Remove(f.Name()); err != nil {
+		_ = f.Close()
+		return nil, err
 	}
-	if err != nil { // cannot be: it was accepted before
-		l.stats.disagreement++
-		l.refuse(c, 400, err.Reason, "")
-		return
-	}
-	l.fill(c, req, in.head.B)
-	l.request.HasBody = in.hasBody
-	if in.file != nil {
-		l.request.BodyFile, l.request.BodyLen = in.file, in.got
-	} else if in.body != nil {
-		l.request.Body = in.body.B
-	}
-	l.dispatch(c)
+	return f, nil
 }

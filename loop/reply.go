@@ -9,13 +9,16 @@ import (
 // takeReplies delivers what a worker has answered, and lets the lane sleep when it is empty.
 func (l *loop) takeReplies(ln *lane) {
 	var r pybridge.Reply
-	room := false
-	for !ln.down {
+	room, bytes := false, 0
+	for n := 0; !ln.down; n++ {
+		if n == turnRepliesMax || bytes > turnBytesMax {
+			ln.bridge.FlushAcks()
+			l.again()
+			break
+		}
 		ok, err := ln.bridge.Next(&r)
 		if err != nil {
-			l.log.Error("worker killed: it broke the lane format", "worker", ln.member.worker.ID())
-			ln.member.worker.Kill()
-			l.laneDown(ln)
+			l.broken(ln)
 			return
 		}
 		if !ok {
@@ -25,11 +28,19 @@ func (l *loop) takeReplies(ln *lane) {
 			}
 			continue
 		}
+		bytes += len(r.Data)
 		room = l.takeReply(ln, &r) || room
 	}
 	if room && l.queue.len > 0 {
 		l.pump()
 	}
+}
+
+// broken ends a worker whose lane cannot be trusted any more (invariant 4).
+func (l *loop) broken(ln *lane) {
+	l.stats.corrupt.Add(1)
+	l.log.Error("worker killed: it broke the lane format", "worker", ln.member.worker.ID())
+	l.laneDown(ln)
 }
 
 // takeReply delivers one reply; true when its slot is free now. The client is found by slot and
@@ -39,39 +50,51 @@ func (l *loop) takeReply(ln *lane, r *pybridge.Reply) bool {
 	last := r.Flags&pybridge.ReplyLast != 0
 	if last {
 		ln.clients[r.Slot] = nil
-		ln.member.done()
+		ln.done()
 	}
-	if c == nil {
+	if c == nil || !l.deliver(c, ln, r, last) {
 		ln.bridge.Ack(r.Thread)
-		return last
-	}
-	c.begun = true
-	l.deliver(c, ln, r)
-	if last && c.state == stateRunning {
-		c.lane = nil
-		l.timing.clear(c)
-		c.incoming.free()
-		c.incoming = nil
-		if r.Flags&(pybridge.ReplyClose|pybridge.ReplyAbort) != 0 {
-			c.lastOne = true
-		}
-		c.broken = r.Flags&pybridge.ReplyAbort != 0
-		l.answered(c)
 	}
 	return last
 }
 
-// deliver writes a reply's bytes and acknowledges them: at once, or when the client's drainer
-// has room again.
-func (l *loop) deliver(c *client, ln *lane, r *pybridge.Reply) {
+// deliver sends a reply's bytes to the client. True when they must not be acknowledged yet: the
+// thread has to wait until the client's drainer has room again.
+func (l *loop) deliver(c *client, ln *lane, r *pybridge.Reply, last bool) (held bool) {
+	defer l.recover(c)
+	if last {
+		c.lane = nil // the slot is no longer the client's
+	}
+	c.begun = true
 	if len(r.Data) > 0 {
 		l.send(c, r.Data)
 	}
-	if d := c.drainer; d != nil && r.Flags&pybridge.ReplyLast == 0 && d.full() {
-		d.hold(ln, r.Thread)
-		return
+	d := c.drainer
+	if last {
+		if d != nil { // its bytes are copied: the thread may serve others meanwhile
+			l.letGo(d)
+		}
+		if c.state == stateRunning {
+			l.complete(c, r.Flags)
+		}
+		return false
 	}
-	ln.bridge.Ack(r.Thread)
+	if d == nil || !d.full() {
+		return false
+	}
+	l.hold(d, ln, r.Thread)
+	return true
+}
+
+// complete ends a request whose answer was sent or given to the drainer.
+func (l *loop) complete(c *client, flags uint32) {
+	l.timing.clear(c)
+	c.freeIncoming()
+	if flags&(pybridge.ReplyClose|pybridge.ReplyAbort) != 0 {
+		c.lastOne = true
+	}
+	c.broken = flags&pybridge.ReplyAbort != 0
+	l.answered(c)
 }
 
 // send writes what the socket takes now; the rest goes to a drainer, in order. data is only
@@ -102,7 +125,6 @@ func (l *loop) send(c *client, data []byte) {
 func (l *loop) answered(c *client) {
 	if c.drainer != nil {
 		c.state = stateDraining
-		c.drainer.finish()
 		return
 	}
 	if c.lastOne || l.reactor.closing.Load() || c.eof && c.rest == nil {

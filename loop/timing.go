@@ -14,11 +14,9 @@ const (
 	timerQueue            // no lane had room: 503
 	timerApp              // the app takes too long: 504
 	timerLinger           // the client does not close its end
+	timerFresh            // no request, and the server stops
 	timerKinds
 )
-
-// lingerTime is how long a client has to close its end after our last byte.
-const lingerTime = 2 * time.Second
 
 // timer links a client into the list of its kind.
 type timer struct {
@@ -44,16 +42,18 @@ func (t *timing) init(cfg *Config) {
 	t.lists[timerQueue].duration = int64(cfg.QueueTimeout)
 	t.lists[timerApp].duration = int64(cfg.RequestTimeout)
 	t.lists[timerLinger].duration = int64(lingerTime)
+	t.lists[timerFresh].duration = int64(freshTime)
 }
 
-// set replaces the client's deadline.
+// set replaces the client's deadline. now is the time of the last tick, up to one tick ago: with one
+// added, a deadline is met at most two ticks late and never early.
 func (t *timing) set(c *client, kind timerKind, now int64) {
 	t.clear(c)
 	l := &t.lists[kind]
 	if l.duration == 0 {
 		return
 	}
-	c.timer = timer{kind: kind, at: now + l.duration, prev: l.last}
+	c.timer = timer{kind: kind, at: now + l.duration + int64(clockTick), prev: l.last}
 	if l.last != nil {
 		l.last.timer.next = c
 	} else {
@@ -94,38 +94,72 @@ func (t *timing) expired(now int64) (*client, timerKind) {
 	return nil, timerNone
 }
 
-var started = time.Now()
+// clockTick is how exact deadlines are.
+const clockTick = 100 * time.Millisecond
 
-// tick looks at the timing list.
+// clock lets every loop look at its timing list. A loop that has not looked since the last
+// tick is busy and gets no second task.
+func (r *Reactor) clock() {
+	defer r.helpers.Done()
+	t := time.NewTicker(clockTick)
+	defer t.Stop()
+	for {
+		select {
+		case <-r.stopped:
+			return
+		case <-t.C:
+		}
+		for _, l := range r.loops {
+			if !l.tickPosted.Swap(true) {
+				l.post(l.tick)
+			}
+		}
+	}
+}
+
+// monotonic is the time that all deadlines are measured in; a step of the wall clock does not
+// change it.
+func (r *Reactor) monotonic() int64 { return int64(time.Since(r.began)) }
+
+// tick looks at the timing list and at the drainers that need room.
 func (l *loop) tick() {
 	l.tickPosted.Store(false)
-	l.now = int64(time.Since(started)) // monotonic
-	for {
+	l.now = l.reactor.monotonic()
+	l.sumUp()
+	l.unburden()
+	l.expireDue()
+}
+
+func (l *loop) expireDue() {
+	for range expiriesPerTurnMax {
 		c, kind := l.timing.expired(l.now)
 		if c == nil {
 			return
 		}
 		l.expire(c, kind)
 	}
+	l.again()
 }
 
 func (l *loop) expire(c *client, kind timerKind) {
 	defer l.recover(c)
 	switch kind {
-	case timerHead:
-		if c.guard.Begun() {
+	case timerHead, timerIdle, timerFresh:
+		switch {
+		case c.guard.Begun():
 			l.refuse(c, 408, "head not complete in time", "header-timeout")
-			return
+		case c.unread(): // it came in this moment
+			l.timing.set(c, kind, l.now)
+		default:
+			l.drop(c)
 		}
-		l.drop(c)
 	case timerBody:
 		l.refuse(c, 408, "body not complete in time", "body-timeout")
 	case timerQueue:
-		l.queue.remove(c)
 		l.refuse(c, 503, "no thread was free in time", "queue-timeout")
 	case timerApp:
 		l.appTimeout(c)
-	default: // idle, linger
+	default: // linger
 		l.drop(c)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"strconv"
 
 	"gophersnake/loop"
-	"gophersnake/loop/http1"
 	"gophersnake/pybridge"
 	"gophersnake/server/internal/supervise"
 )
@@ -25,7 +24,7 @@ type joined struct {
 // newEngine joins the reactor (package loop) and the worker processes (package pybridge).
 func newEngine(spec engineSpec) (engine, error) {
 	c := spec.config
-	limits := http1.DefaultLimits()
+	limits := loop.DefaultLimits()
 	limits.RequestLineBytesMax = c.Limits.RequestLineBytesMax
 	limits.HeadBytesMax = c.Limits.HeadBytesMax
 	limits.HeaderCountMax = c.Limits.HeadersMax
@@ -36,6 +35,8 @@ func newEngine(spec engineSpec) (engine, error) {
 		KeepAlive: c.Limits.KeepAliveTimeout, WriteTimeout: c.Limits.WriteTimeout,
 		QueueTimeout: c.Limits.QueueTimeout, RequestTimeout: c.Timeout,
 		ConnectionsMax: c.Limits.ConnectionsMax, QueueMax: c.Limits.QueueMax,
+		PipelineBytesMax: c.Limits.PipelineBytesMax,
+		BufferBytesMax:   c.Limits.BufferBytesMax, SpoolBytesMax: c.Limits.SpoolBytesMax,
 		Log: spec.log,
 	})
 	if err != nil {

@@ -47,6 +47,10 @@ type Limits struct {
 	ConnectionsMax int           // clients at a time
 	QueueMax       int           // requests that wait for a free thread; more: 503
 	QueueTimeout   time.Duration // longest wait; more: 503
+
+	PipelineBytesMax int   // sent ahead of an answer; more: that answer is the client's last
+	BufferBytesMax   int64 // memory for unfinished requests and unsent answers, of all clients
+	SpoolBytesMax    int64 // temporary files for bodies and answers, of all clients
 }
 
 // Address is where to listen, in the words of net.Listen.

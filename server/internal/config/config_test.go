@@ -39,6 +39,7 @@ func TestDefaults(t *testing.T) {
 			BodyBytesMax: 100 << 20, HeaderTimeout: 10 * time.Second,
 			BodyTimeout: 30 * time.Second, KeepAliveTimeout: 75 * time.Second,
 			WriteTimeout: time.Minute, ConnectionsMax: 768, QueueMax: 2048,
+			PipelineBytesMax: 256 << 10, BufferBytesMax: 64 << 20, SpoolBytesMax: 4 << 30,
 			QueueTimeout: 10 * time.Second},
 	}
 	if !reflect.DeepEqual(got, want) {
@@ -95,6 +96,9 @@ func TestWhichSourceWins(t *testing.T) {
 		{"Limits.QueueMax", "", "-w 1 -t 1", "512"},
 		{"Limits.QueueMax", "", "--queue 0", "0"},
 		{"Limits.ConnectionsMax", "", "--max-connections 5", "5"},
+		{"Limits.PipelineBytesMax", "", "--max-pipelined 1KiB", "1024"},
+		{"Limits.BufferBytesMax", "", "--max-buffers 1MiB", "1048576"},
+		{"Limits.SpoolBytesMax", "", "--max-spool 0", "0"},
 		{"Limits.KeepAliveTimeout", "", "--keep-alive 0", "0s"},
 		{"Limits.BodyBytesMax", "", "--max-body 0", "0"},
 		{"Limits.HeadBytesMax", "", "--max-header-bytes 64KiB", "65536"},

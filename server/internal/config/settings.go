@@ -23,6 +23,10 @@ const (
 	headersMax      = 10_000
 	bodyBytesMax    = 1 << 40
 
+	pipelineBytesMax = 1 << 30
+	buffersBytesMin  = 1 << 20
+	spaceBytesMax    = 1 << 50
+
 	unset = -1 // where 0 has a meaning of its own
 )
 
@@ -106,6 +110,19 @@ var settings = [...]setting{
 	{name: "max-connections", kind: "N",
 		help: "most clients at a time (default three quarters of the descriptor limit)",
 		read: autoCount(ConnectionsMax, func(c *Config) *int { return &c.Limits.ConnectionsMax })},
+	{name: "max-pipelined", kind: "SIZE", byDefault: "256KiB",
+		help: "most bytes a client may send ahead of the answer at hand",
+		read: size(0, pipelineBytesMax, func(c *Config, n int64) {
+			c.Limits.PipelineBytesMax = int(n)
+		})},
+	{name: "max-buffers", kind: "SIZE", byDefault: "64MiB",
+		help: "most memory for unfinished requests and unsent answers, of all clients",
+		read: size(buffersBytesMin, spaceBytesMax, func(c *Config, n int64) {
+			c.Limits.BufferBytesMax = n
+		})},
+	{name: "max-spool", kind: "SIZE", byDefault: "4GiB",
+		help: "most room in temporary files for bodies and for answers that are read slowly",
+		read: size(0, spaceBytesMax, func(c *Config, n int64) { c.Limits.SpoolBytesMax = n })},
 	{name: "queue", kind: "N", byDefault: "auto", read: readQueue,
 		help: "most requests that wait for a thread; auto is 64 for each thread, at least 512"},
 	{name: "queue-timeout", kind: "DUR", byDefault: "10s",
