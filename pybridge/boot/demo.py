@@ -7,8 +7,8 @@
     /stream?n=&ms=     n lines, ms milliseconds apart, without a Content-Length
     /sleep?ms=         answers after ms milliseconds of sleep
     /cpu?ms=           answers after ms milliseconds of this thread's CPU time
-    /echo              the request as JSON: method, path, query, headers and body; body is text where
-                       it is UTF-8, else it is null and body_base64 holds it
+    /echo              the request as JSON: method, path, query, headers and body; body is text
+                       where it is UTF-8, else it is null and body_base64 holds it
     /status/CODE       that status, 200 to 599
     /environ           the WSGI environ as JSON, the strings as they are and the rest by repr()
 
