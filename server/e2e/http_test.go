@@ -288,6 +288,23 @@ func TestBigAnswerToASlowReader(t *testing.T) {
 	slow.wantOpen("/echo/")
 }
 
+// A client that has read an answer to its last byte may send the next request at once, and a big
+// one. What the server still does about the answer (the app's close(), the end of a drained body)
+// must not make that a pipelined request, for which there is little room.
+func TestBigRequestAfterAnswer(t *testing.T) {
+	s := startFixtures(t, anyPython())
+	body := pattern(3 << 20)
+	w := dial(t, s.url())
+	for _, path := range []string{"/close_slow/", "/big_body/50/65536", "/close_slow/"} {
+		w.send(get(path)).want(200)
+		a := w.send(request("POST", "/input_echo/", body)).want(200)
+		if string(a.body) != body {
+			t.Fatalf("echo after %s: got %d bytes, or others, want %d", path, len(a.body),
+				len(body))
+		}
+	}
+}
+
 func TestSeveralListeners(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "gophersnake.sock")
 	s := startCommand(t, command{python: anyPython(),
