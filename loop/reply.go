@@ -40,6 +40,7 @@ func (l *loop) takeReplies(ln *lane) {
 func (l *loop) broken(ln *lane) {
 	l.stats.corrupt.Add(1)
 	l.log.Error("worker killed: it broke the lane format", "worker", ln.member.worker.ID())
+	ln.member.worker.Kill()
 	l.laneDown(ln)
 }
 
@@ -48,11 +49,14 @@ func (l *loop) broken(ln *lane) {
 func (l *loop) takeReply(ln *lane, r *pybridge.Reply) bool {
 	c := ln.clients[r.Slot]
 	last := r.Flags&pybridge.ReplyLast != 0
-	if last {
+	ended := last || r.Flags&pybridge.ReplyEnd != 0
+	if ended { // the client may go on, also while the app still closes what it returned
 		ln.clients[r.Slot] = nil
+	}
+	if last {
 		ln.done()
 	}
-	if c == nil || !l.deliver(c, ln, r, last) {
+	if c == nil || !l.deliver(c, ln, r, ended) {
 		ln.bridge.Ack(r.Thread)
 	}
 	return last
@@ -60,9 +64,9 @@ func (l *loop) takeReply(ln *lane, r *pybridge.Reply) bool {
 
 // deliver sends a reply's bytes to the client. True when they must not be acknowledged yet: the
 // thread has to wait until the client's drainer has room again.
-func (l *loop) deliver(c *client, ln *lane, r *pybridge.Reply, last bool) (held bool) {
+func (l *loop) deliver(c *client, ln *lane, r *pybridge.Reply, ended bool) (held bool) {
 	defer l.recover(c)
-	if last {
+	if ended {
 		c.lane = nil // the slot is no longer the client's
 	}
 	c.begun = true
@@ -70,7 +74,7 @@ func (l *loop) deliver(c *client, ln *lane, r *pybridge.Reply, last bool) (held 
 		l.send(c, r.Data)
 	}
 	d := c.drainer
-	if last {
+	if ended {
 		if d != nil { // its bytes are copied: the thread may serve others meanwhile
 			l.letGo(d)
 		}

@@ -49,6 +49,9 @@ const (
 	ReplyAbort = 2
 	// ReplyClose asks to close the connection after the response.
 	ReplyClose = 4
+	// ReplyEnd ends the response too, but the slot stays busy: the app is closing what it
+	// returned. ReplyLast follows.
+	ReplyEnd = 8
 )
 
 // regionHead is the first bytes of a region.

@@ -109,6 +109,7 @@ struct slot {
 #define REPLY_LAST 1u  /* the response ends with this block */
 #define REPLY_ABORT 2u /* it ended in error after data: close without pretending completeness */
 #define REPLY_CLOSE 4u /* close the connection after it */
+#define REPLY_END 8u   /* the response is whole; the app still closes it, so the slot is not free */
 
 struct reply {
     uint32_t slot, generation;

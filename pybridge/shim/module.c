@@ -12,12 +12,19 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 __attribute__((visibility("hidden"))) struct shim shim;
 
+/* Does nothing in the worker. A child that the app forked inherits this handler, but not our
+ * reason for it: there the signal does what it does by default. */
 static void ignore_signal(int signal)
 {
-    (void)signal;
+    if (*shim.parent_process)
+        return;
+    struct sigaction by_default = {.sa_handler = SIG_DFL};
+    sigaction(signal, &by_default, NULL);
+    kill(getpid(), signal); /* delivered when this handler returns */
 }
 
 /* GIL held. Signals that a terminal or a platform sends to every process of a group are the

@@ -94,6 +94,18 @@ static int client_gone(const struct context *c)
     return atomic_load_explicit(&c->req.slot->gone, memory_order_relaxed) != 0;
 }
 
+/* GIL held; let go while the ring is full. One block; more: others may follow. Result as of
+ * gs_response_block. */
+static int send_bytes(struct context *c, PyObj *block, int more)
+{
+    char *s;
+    ssize_t len;
+
+    if (py.PyBytes_AsStringAndSize(block, &s, &len) < 0)
+        return -1;
+    return gs_response_block(c, s, (size_t)len, more, more ? -1 : len);
+}
+
 /* GIL held; let go while the ring is full. Any other iterable: a block is on its way before the
  * next one is asked for. Result as of gs_response_block. */
 static int send_iterable(struct context *c, PyObj *result)
@@ -104,11 +116,7 @@ static int send_iterable(struct context *c, PyObj *result)
     if (!it)
         return -1;
     while (rc == 0 && (b = py.PyIter_Next(it))) {
-        char *s;
-        ssize_t len;
-        rc = py.PyBytes_AsStringAndSize(b, &s, &len) < 0
-                 ? -1
-                 : gs_response_block(c, s, (size_t)len, 1, -1);
+        rc = send_bytes(c, b, 1);
         py.Py_DecRef(b);
         if (rc == 0 && client_gone(c)) {
             gs_response_abort(c);
@@ -126,8 +134,14 @@ static int send_iterable(struct context *c, PyObj *result)
 static int send_result(struct context *c, PyObj *result)
 {
     PyObj *type = gs_type(result);
-    int rc = type == py.T_list || type == py.T_tuple ? send_sequence(c, result, type == py.T_list)
-                                                     : send_iterable(c, result);
+    int rc;
+
+    if (type == py.T_list || type == py.T_tuple)
+        rc = send_sequence(c, result, type == py.T_list);
+    else if (type == py.T_bytes) /* iterating it would give numbers; what is meant is clear */
+        rc = send_bytes(c, result, 0);
+    else
+        rc = send_iterable(c, result);
 
     if (rc < 0)
         return -1;
@@ -155,7 +169,7 @@ static void close_result(struct context *c, PyObj *result)
         py.PyErr_Clear();
         return;
     }
-    gs_response_flush(c); /* the client need not wait for it */
+    gs_response_ended(c); /* the client need not wait for close() */
     PyObj *done = py.PyObject_CallFunctionObjArgs(close, NULL);
     if (!done)
         log_exception(c, "Exception in close() of the response to");

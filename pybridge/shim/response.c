@@ -63,7 +63,7 @@ static void publish(struct context *c, uint32_t flags)
         .status = (uint32_t)r->status,
     };
 
-    if (r->block_len == 0 && !(flags & REPLY_LAST))
+    if (r->block_len == 0 && !(flags & (REPLY_LAST | REPLY_END)))
         return;
     gs_turn_take();
     gs_publish(&shim.region, r->lane, &c->outlet[r->lane], &reply, r->block_len);
@@ -263,19 +263,22 @@ int gs_response_interim(struct context *c, const char *data, size_t len)
     return 0;
 }
 
-/* GIL held. What was written so far goes out now. */
-void gs_response_flush(struct context *c)
+static uint32_t end_flags(const struct request *r)
 {
-    publish(c, 0);
+    return (r->aborted ? REPLY_ABORT | REPLY_CLOSE : 0) | (r->close ? REPLY_CLOSE : 0);
+}
+
+/* GIL held. Nothing follows: the client has its answer and may go on, while the app closes what it
+ * returned. */
+void gs_response_ended(struct context *c)
+{
+    publish(c, REPLY_END | end_flags(&c->req));
 }
 
 /* GIL held. The last reply: the slot is the loop's again afterwards. */
 void gs_response_last(struct context *c)
 {
-    struct request *r = &c->req;
-
-    publish(c, REPLY_LAST | (r->aborted ? REPLY_ABORT | REPLY_CLOSE : 0)
-                   | (r->close ? REPLY_CLOSE : 0));
+    publish(c, REPLY_LAST | end_flags(&c->req));
 }
 
 /* GIL held. Marks the response as broken off, so that the client can tell: no last chunk, and the

@@ -130,7 +130,7 @@ int gs_head_append(struct request *r, const char *s, size_t len);
 int gs_response_block(struct context *c, const char *data, size_t len, int more, int64_t whole);
 int gs_response_end(struct context *c);
 int gs_response_interim(struct context *c, const char *data, size_t len);
-void gs_response_flush(struct context *c);
+void gs_response_ended(struct context *c);
 void gs_response_last(struct context *c);
 void gs_response_error(struct context *c);
 void gs_response_abort(struct context *c);
