@@ -100,6 +100,7 @@ struct loop_lane {
     uint32_t req_tail, rep_head;
     uint32_t acks[GS_THREADS_MAX];
     uint32_t *generations; /* by slot */
+    uint32_t *published;   /* by slot: req_tail when it was published last */
 };
 
 struct loop {
@@ -120,6 +121,7 @@ static inline struct loop *loop_new(struct region_head h)
         p->lane[i].bell = pair[0];
         bells[i] = pair[1];
         p->lane[i].generations = calloc(h.slots, sizeof(uint32_t));
+        p->lane[i].published = calloc(h.slots, sizeof(uint32_t));
     }
     CHECK(gs_region_attach(&p->region, fd, bells, (int)h.lanes) == 0, "%s", strerror(errno));
     close(fd);
@@ -132,6 +134,7 @@ static inline void loop_free(struct loop *p)
         close(p->lane[i].bell);
         close(p->region.lane[i].doorbell);
         free(p->lane[i].generations);
+        free(p->lane[i].published);
     }
     gs_region_detach(&p->region);
     free(p);
@@ -142,6 +145,18 @@ static inline struct slot *loop_slot(struct loop *p, uint32_t lane, uint32_t slo
     return gs_slot(&p->region, &p->region.lane[lane], slot);
 }
 
+/* 1 unless the next entry of the request ring would overwrite one that still waits: the loop takes
+ * requests back, and frees their slots, faster than the threads pass over their entries. */
+static inline int loop_has_room(struct loop *p, uint32_t lane)
+{
+    struct loop_lane *l = &p->lane[lane];
+    uint32_t slots = p->region.head.slots;
+    uint32_t slot = atomic_load(&p->region.lane[lane].requests[l->req_tail & (slots - 1)]);
+    uint32_t state = atomic_load(&loop_slot(p, lane, slot)->state);
+
+    return l->req_tail - l->published[slot] != slots || (state & SLOT_STATE_MASK) != SLOT_QUEUED;
+}
+
 /* Publishes a request in a free slot, as Lane.publish in Go. */
 static inline void loop_publish(struct loop *p, uint32_t lane, uint32_t slot)
 {
@@ -150,6 +165,7 @@ static inline void loop_publish(struct loop *p, uint32_t lane, uint32_t slot)
     uint32_t generation = ++l->generations[slot] & (UINT32_MAX >> SLOT_GENERATION_SHIFT);
 
     l->generations[slot] = generation;
+    l->published[slot] = l->req_tail;
     atomic_store(&loop_slot(p, lane, slot)->state,
                  generation << SLOT_GENERATION_SHIFT | SLOT_QUEUED);
     atomic_store(&mem->requests[l->req_tail & (p->region.head.slots - 1)], slot);

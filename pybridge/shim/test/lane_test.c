@@ -353,7 +353,7 @@ static uint32_t random_size(uint64_t *random)
 static int model_write(struct model *m, uint32_t len, uint32_t used)
 {
     struct region *r = &m->loop->region;
-    struct reply reply = {.slot = 1, .flags = 0}, got;
+    struct reply reply = {.slot = 1}, got = {0};
     uint64_t seed = next_random(&m->random);
     uint32_t before = m->outlet.pos;
     char *at = gs_reserve(r, 0, 0, &m->outlet, len, &reply.off);
