@@ -18,7 +18,7 @@ void gs_response_reset(struct context *c)
     struct request *r = &c->req;
 
     r->status = 0;
-    r->bodiless = r->chunked = r->close = r->aborted = 0;
+    r->bodiless = r->chunked = r->close = r->aborted = r->ended = 0;
     r->app_date = r->app_server = 0;
     r->length = -1;
     r->sent = 0;
@@ -48,6 +48,11 @@ int gs_head_append(struct request *r, const char *s, size_t len)
     memcpy(r->head + r->head_len, s, len);
     r->head_len += (uint32_t)len;
     return 0;
+}
+
+static uint32_t end_flags(const struct request *r)
+{
+    return (r->aborted ? REPLY_ABORT | REPLY_CLOSE : 0) | (r->close ? REPLY_CLOSE : 0);
 }
 
 /* GIL held. Publishes the open block, if any; with REPLY_LAST also without one. */
@@ -218,8 +223,12 @@ int gs_response_block(struct context *c, const char *data, size_t len, int more,
     r->sent += (int64_t)len;
     if (len && !r->bodiless && put_framed(c, data, len) < 0)
         goto failed;
-    if (more)
-        publish(c, 0);
+    if (more) {
+        /* A client that counts knows the end of its answer before the app says so. */
+        int complete = r->bodiless || (r->length >= 0 && r->sent == r->length);
+        publish(c, complete && !r->ended ? REPLY_END | end_flags(r) : 0);
+        r->ended |= complete;
+    }
     return excess;
 failed:
     if (!py.PyErr_Occurred())
@@ -263,16 +272,12 @@ int gs_response_interim(struct context *c, const char *data, size_t len)
     return 0;
 }
 
-static uint32_t end_flags(const struct request *r)
-{
-    return (r->aborted ? REPLY_ABORT | REPLY_CLOSE : 0) | (r->close ? REPLY_CLOSE : 0);
-}
-
 /* GIL held. Nothing follows: the client has its answer and may go on, while the app closes what it
  * returned. */
 void gs_response_ended(struct context *c)
 {
-    publish(c, REPLY_END | end_flags(&c->req));
+    if (!c->req.ended)
+        publish(c, REPLY_END | end_flags(&c->req));
 }
 
 /* GIL held. The last reply: the slot is the loop's again afterwards. */

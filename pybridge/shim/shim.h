@@ -57,6 +57,7 @@ struct request {
     int bodiless; /* HEAD, 204, 304: no body on the wire */
     int chunked;
     int close;                /* the connection closes after this answer */
+    int ended;                /* the loop was told that the answer is whole */
     int aborted;              /* the response is not whole */
     int app_date, app_server; /* the app set its own */
     int64_t length;           /* Content-Length, or -1 */
