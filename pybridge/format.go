@@ -31,6 +31,12 @@ const (
 	slotGenerationShift = 2
 )
 
+// What a slot tells its thread about the client.
+const (
+	goneClosed     = 1
+	goneHalfClosed = 2
+)
+
 // Flags of a request.
 const (
 	flagHTTP10    = 1

@@ -14,6 +14,9 @@ import (
 // ErrFull says that a lane has no room for a request now; a reply will make some.
 var ErrFull = errors.New("pybridge: lane is full")
 
+// ErrTooLarge says that a request's head does not fit into a slot.
+var ErrTooLarge = errors.New("pybridge: request head is larger than a slot")
+
 // ErrCorrupt says that a worker broke the lane's format; it must be killed (invariant 4).
 var ErrCorrupt = errors.New("pybridge: worker broke the lane format")
 
@@ -29,6 +32,8 @@ type Lane struct {
 	repHead uint32       // replies taken
 	free    []uint32     // stack of free slots; the last one used is the warmest
 	gens    []uint32     // by slot: the generation of its current or last use
+	ring    []uint32     // what we wrote into the request ring
+	ringAt  []uint32     // by slot: reqTail when it was published last
 	kept    []kept       // by slot: where we put what it holds
 	arenaAt []arenaPiece // by slot: what it holds of the arena
 	busy    []bool       // by slot: between Submit and the last reply or Cancel
@@ -58,6 +63,8 @@ func newLane(r *region, w *Worker, index int, doorbell *os.File) *Lane {
 		base:    h.lanesOff + uint32(index)*h.laneBytes,
 		free:    make([]uint32, 0, h.slots),
 		gens:    make([]uint32, h.slots),
+		ring:    make([]uint32, h.slots),
+		ringAt:  make([]uint32, h.slots),
 		kept:    make([]kept, h.slots),
 		busy:    make([]bool, h.slots),
 		arenaAt: make([]arenaPiece, h.slots),
@@ -92,11 +99,23 @@ func (l *Lane) Slots() int { return len(l.gens) }
 // Replies is how many replies can wait at a time.
 func (l *Lane) Replies() int { return int(l.region.head.replies) }
 
+// Threads is how many threads the worker has, for all its lanes.
+func (l *Lane) Threads() int { return int(l.region.head.threads) }
+
 // InFlight is how many requests the lane holds now.
 func (l *Lane) InFlight() int { return l.inFlight }
 
 // HasRoom reports whether Submit can succeed for a request without a large body.
-func (l *Lane) HasRoom() bool { return len(l.free) > 0 }
+func (l *Lane) HasRoom() bool { return len(l.free) > 0 && l.ringHasRoom() }
+
+// ringHasRoom reports whether the next entry of the request ring overwrites none that still
+// waits. Free slots do not say so: Cancel frees them at once, while their entries stay in the
+// ring until a thread passes over them.
+func (l *Lane) ringHasRoom() bool {
+	slots := l.region.head.slots
+	i := l.ring[l.reqTail&(slots-1)]
+	return l.reqTail-l.ringAt[i] != slots || !l.busy[i] || l.Taken(i)
+}
 
 func (l *Lane) slot(i uint32) unsafe.Pointer {
 	off := l.base + l.region.head.slotsOff + i*l.region.head.slotBytes
@@ -129,12 +148,13 @@ type Request struct {
 // Header is one field of a request; Name is a token, Value has no CR, LF or NUL.
 type Header struct{ Name, Value []byte }
 
-// slotWriter fills one slot.
+// slotWriter fills one slot up to the place of an inline body.
 type slotWriter struct {
-	mem  []byte
+	mem  []byte // the slot without that place
 	head []byte // the borrowed head
 	base uint32 // where its copy starts
 	at   uint32
+	full bool // something did not fit
 }
 
 // put returns where b stands in the slot, copying it unless it is a piece of the head.
@@ -147,31 +167,32 @@ func (w *slotWriter) put(b []byte) span {
 	if at >= start && at+uintptr(len(b)) <= start+uintptr(len(w.head)) {
 		return span{off: w.base + uint32(at-start), len: uint32(len(b))}
 	}
+	if len(b) > len(w.mem)-int(w.at) {
+		w.full = true
+		return span{}
+	}
 	s := span{off: w.at, len: uint32(copy(w.mem[w.at:], b))}
 	w.at += s.len
 	return s
 }
 
 // Submit writes a request into a free slot and publishes it; Ring makes the worker look. It
-// returns the slot's number and generation, or ErrFull. The caller keeps BodyFile.
+// returns the slot's number and generation, or ErrFull, or ErrTooLarge. The caller keeps BodyFile.
 func (l *Lane) Submit(q *Request) (slot, generation uint32, err error) {
-	if len(l.free) == 0 {
+	if !l.HasRoom() {
 		return 0, 0, ErrFull
 	}
 	i := l.free[len(l.free)-1]
 	mem := l.slotMem(i)
-	w := slotWriter{mem: mem, head: q.Head}
+	w := slotWriter{mem: mem[:len(mem)-inlineBodyBytes], head: q.Head}
 	s := (*slotHead)(unsafe.Pointer(&mem[0]))
 	table := uint32(unsafe.Sizeof(slotHead{}))
-	w.base = table + uint32(len(q.Headers))*uint32(unsafe.Sizeof(slotHeader{}))
-	w.at = w.base + uint32(len(q.Head))
-	if int(w.at)+len(q.Path)+len(q.RemoteAddr) > len(mem)-inlineBodyBytes {
-		return 0, 0, errors.New("pybridge: request head is larger than a slot")
+	base := int(table) + len(q.Headers)*int(unsafe.Sizeof(slotHeader{}))
+	if base > len(w.mem) || len(q.Head) > len(w.mem)-base {
+		return 0, 0, ErrTooLarge
 	}
-	copy(mem[w.base:], q.Head)
-	if err := l.placeBody(i, s, q, &w); err != nil {
-		return 0, 0, err
-	}
+	w.base = uint32(base)
+	w.at = w.base + uint32(copy(w.mem[base:], q.Head))
 	rows := unsafe.Slice((*slotHeader)(unsafe.Pointer(&mem[table])), len(q.Headers))
 	for n := range q.Headers {
 		rows[n] = slotHeader{w.put(q.Headers[n].Name), w.put(q.Headers[n].Value)}
@@ -180,6 +201,12 @@ func (l *Lane) Submit(q *Request) (slot, generation uint32, err error) {
 	s.method, s.target = w.put(q.Method), w.put(q.Target)
 	s.path, s.query = w.put(q.Path), w.put(q.Query)
 	s.remoteAddr = w.put(q.RemoteAddr)
+	if w.full {
+		return 0, 0, ErrTooLarge
+	}
+	if err := l.placeBody(i, s, q, &w); err != nil {
+		return 0, 0, err
+	}
 	s.listener, s.remotePort = q.Listener, q.RemotePort
 	s.queuedNs = uint64(time.Since(epoch))
 	s.flags |= flagsOf(q)
@@ -220,8 +247,8 @@ func (l *Lane) placeBody(i uint32, s *slotHead, q *Request, w *slotWriter) error
 		s.flags |= flagBodyFile
 		s.bodyLen = uint64(q.BodyLen)
 	case len(q.Body) <= inlineBodyBytes:
-		s.bodyOff = uint64(len(w.mem) - inlineBodyBytes)
-		s.bodyLen = uint64(copy(w.mem[s.bodyOff:], q.Body))
+		s.bodyOff = uint64(len(w.mem))
+		s.bodyLen = uint64(copy(l.slotMem(i)[s.bodyOff:], q.Body))
 		slotAt := l.base + l.region.head.slotsOff + i*l.region.head.slotBytes
 		k.bodyOff, k.bodyLen = uint64(slotAt)+s.bodyOff, s.bodyLen
 	default:
@@ -279,6 +306,7 @@ func (l *Lane) publish(i uint32, s *slotHead) {
 	mask := l.region.head.slots - 1
 	ring := l.region.word(l.base + l.region.head.requestsOff + (l.reqTail&mask)*4)
 	atomic.StoreUint32(ring, i)
+	l.ring[l.reqTail&mask], l.ringAt[i] = i, l.reqTail
 	l.reqTail++
 	atomic.StoreUint32(l.region.word(l.base+reqTailOff), l.reqTail)
 }
@@ -286,8 +314,12 @@ func (l *Lane) publish(i uint32, s *slotHead) {
 // Ring wakes a thread of the worker if one sleeps and wants it; called once a batch.
 func (l *Lane) Ring() { l.region.ring() }
 
-// Cancel takes a request back that no thread has begun; false when one has.
+// Cancel takes a request back that no thread has begun; false when one has, and when the request
+// is not in flight, whatever the worker wrote into the state word.
 func (l *Lane) Cancel(slot, generation uint32) bool {
+	if !l.busy[slot] || l.gens[slot] != generation {
+		return false
+	}
 	s := (*slotHead)(l.slot(slot))
 	queued := generation<<slotGenerationShift | slotQueued
 	free := generation<<slotGenerationShift | slotFree
@@ -312,9 +344,15 @@ func (l *Lane) Recover(slot uint32) (head, body []byte, hasBody bool) {
 	return head, body, k.hasBody
 }
 
-// MarkGone tells the thread that runs the slot's request that its client has gone.
+// MarkGone tells the thread that runs the slot's request that nobody reads its answer.
 func (l *Lane) MarkGone(slot uint32) {
-	atomic.StoreUint32(&(*slotHead)(l.slot(slot)).gone, 1)
+	atomic.StoreUint32(&(*slotHead)(l.slot(slot)).gone, goneClosed)
+}
+
+// MarkHalfClosed tells it that the client has closed its sending side. Most of those that do
+// have gone, but some still read.
+func (l *Lane) MarkHalfClosed(slot uint32) {
+	atomic.StoreUint32(&(*slotHead)(l.slot(slot)).gone, goneHalfClosed)
 }
 
 // Taken reports whether a thread has begun the slot's request.

@@ -11,10 +11,15 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* A mapped body gives the memory of what was read back in steps of this, so that reading a large
+ * upload block by block never makes the worker large. */
+#define GS_DROP_BYTES (4u << 20)
+
 struct input {
     struct context *c;
     uint32_t use; /* of the request it belongs to */
     size_t pos;
+    size_t dropped; /* of a mapped body: bytes before it were given back */
 };
 
 static PyObj *input_type;
@@ -97,10 +102,17 @@ static int size_argument(PyObj *args, const char *format, ssize_t *size)
 /* GIL held. The next n bytes as bytes; n is at most what is left. */
 static PyObj *take_bytes(struct input *in, size_t n)
 {
-    PyObj *b = py.PyBytes_FromStringAndSize(in->c->req.body + in->pos, (ssize_t)n);
+    const struct request *r = &in->c->req;
+    PyObj *b = py.PyBytes_FromStringAndSize(r->body + in->pos, (ssize_t)n);
 
-    if (b)
-        in->pos += n;
+    if (!b)
+        return NULL;
+    in->pos += n;
+    if (r->body_mapped && in->pos - in->dropped >= GS_DROP_BYTES) {
+        size_t upto = in->pos & ~(size_t)(GS_DROP_BYTES - 1);
+        madvise((char *)r->body + in->dropped, upto - in->dropped, MADV_DONTNEED);
+        in->dropped = upto;
+    }
     return b;
 }
 

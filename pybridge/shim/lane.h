@@ -77,6 +77,9 @@ struct ack {
 #define SLOT_STATE_MASK 3u
 #define SLOT_GENERATION_SHIFT 2u
 
+#define GONE_CLOSED 1u      /* the client has vanished: nobody reads the answer */
+#define GONE_HALF_CLOSED 2u /* it closed its sending side; it may still read */
+
 #define REQ_HTTP10 1u     /* the client speaks HTTP/1.0 */
 #define REQ_KEEP_ALIVE 2u /* the connection may stay open after the answer */
 #define REQ_HEAD 4u       /* method HEAD: no body on the wire */
@@ -94,7 +97,7 @@ struct header {
 
 struct slot {
     _Atomic uint32_t state;
-    _Atomic uint32_t gone; /* set by the loop: the client has vanished */
+    _Atomic uint32_t gone; /* set by the loop: GONE_... */
     uint32_t flags;
     uint16_t listener; /* which environ template */
     uint16_t remote_port;
@@ -122,6 +125,9 @@ struct reply {
 /* A response block takes a multiple of this in its ring, so that neighbours share no cache line. */
 #define GS_BLOCK_ALIGN 64u
 #define GS_BLOCK_MAX 65536u
+/* Replies of one request that may come without a block, and so without asking for room: END, LAST.
+ */
+#define GS_BLOCKLESS_MAX 2u
 
 _Static_assert(sizeof(struct reply) == 32, "reply size");
 _Static_assert(sizeof(struct slot) == 88, "slot size");

@@ -88,10 +88,10 @@ static int send_sequence(struct context *c, PyObj *blocks, int is_list)
     return rc;
 }
 
-/* GIL held. The client has closed; nobody reads the rest. */
+/* GIL held. Nobody reads the rest. A client that only closed its sending side still does. */
 static int client_gone(const struct context *c)
 {
-    return atomic_load_explicit(&c->req.slot->gone, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&c->req.slot->gone, memory_order_relaxed) == GONE_CLOSED;
 }
 
 /* GIL held; let go while the ring is full. One block; more: others may follow. Result as of
