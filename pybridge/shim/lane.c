@@ -73,8 +73,8 @@ static int check_head(const struct region_head *h, size_t bytes)
         return -1;
     if (h->slot_bytes < sizeof(struct slot) || h->slot_bytes % _Alignof(struct slot) != 0)
         return -1;
-    /* Indexes into `sizes` go on through 2^32, and one place is the last reply's. */
-    if (!is_power_of_2(h->replies_per_thread) || h->replies_per_thread < 2)
+    /* Indexes into `sizes` go on through 2^32. */
+    if (!is_power_of_2(h->replies_per_thread) || h->replies_per_thread <= GS_BLOCKLESS_MAX)
         return -1;
     if ((uint64_t)h->replies_per_thread * h->threads > h->replies)
         return -1;
@@ -298,9 +298,7 @@ char *gs_reserve(struct region *r, uint32_t lane, uint32_t thread, struct outlet
             len <= to_end
                 ? len
                 : to_end + len; /* the tail is skipped when the block does not fit into it */
-        /* One place is kept for the last reply of the request, which may come without a block and
-         * then does not ask for room. */
-        if (o->sent - o->acked + 1 < r->head.replies_per_thread && need <= o->free) {
+        if (o->sent - o->acked + GS_BLOCKLESS_MAX < r->head.replies_per_thread && need <= o->free) {
             *off = len <= to_end ? o->pos : 0;
             return ring + *off;
         }

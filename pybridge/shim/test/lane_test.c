@@ -69,6 +69,7 @@ static void attach_refuses(void)
         WRONG(replies, 1u << 31),
         WRONG(replies_per_thread, 0),
         WRONG(replies_per_thread, 1),
+        WRONG(replies_per_thread, GS_BLOCKLESS_MAX),
         WRONG(replies_per_thread, 63),
         WRONG(replies_per_thread, 128),
         WRONG(replies_per_thread, 1u << 31),
@@ -418,8 +419,8 @@ static void response_ring_model(void)
     loop_free(m.loop);
 }
 
-/* The last reply of a request may have no block, and is published without asking for room. Even so
- * no thread has more than replies_per_thread unacknowledged ones, so the ring never overflows. */
+/* What ends a request may have no block, and is published without asking for room. Even so no
+ * thread has more than replies_per_thread unacknowledged ones, so the ring never overflows. */
 static void replies_are_bounded(void)
 {
     struct loop *p = loop_new(loop_layout(1, 1, 64));
@@ -432,6 +433,8 @@ static void replies_are_bounded(void)
         gs_publish(&p->region, 0, &o, &out, 1);
         blocks++;
     }
+    out.flags = REPLY_END;
+    gs_publish(&p->region, 0, &o, &out, 0);
     out.flags = REPLY_LAST;
     gs_publish(&p->region, 0, &o, &out, 0);
     CHECK(o.sent - o.acked <= 64, "%u unacknowledged replies, want at most 64", o.sent - o.acked);
@@ -439,12 +442,13 @@ static void replies_are_bounded(void)
         CHECK(in.len == (replies < blocks ? 1 : 0), "reply %u has %u bytes", replies, in.len);
         replies++;
     }
-    CHECK(replies == blocks + 1, "%u replies, want %u", replies, blocks + 1);
-    CHECK(!gs_reserve(&p->region, 0, 0, &o, 1, &out.off), "room without an acknowledgement");
-    loop_ack(p, 0, 0);
-    CHECK(!gs_reserve(&p->region, 0, 0, &o, 1, &out.off), "the place of the last reply was given");
-    loop_ack(p, 0, 0);
-    CHECK(gs_reserve(&p->region, 0, 0, &o, 1, &out.off), "no room after two acknowledgements");
+    CHECK(replies == blocks + 2, "%u replies, want %u", replies, blocks + 2);
+    for (uint32_t i = 0; i <= GS_BLOCKLESS_MAX; i++) {
+        CHECK(!gs_reserve(&p->region, 0, 0, &o, 1, &out.off), "room after %u acknowledgements", i);
+        loop_ack(p, 0, 0);
+    }
+    CHECK(gs_reserve(&p->region, 0, 0, &o, 1, &out.off), "no room after %u acknowledgements",
+          GS_BLOCKLESS_MAX + 1);
     free(o.sizes);
     loop_free(p);
 }
