@@ -2,6 +2,7 @@ package pybridge
 
 import (
 	"fmt"
+	"math"
 	"sync/atomic"
 	"unsafe"
 
@@ -27,6 +28,7 @@ const (
 	slotsMin        = 64
 	pageBytes       = 4096
 	remoteAddrMax   = 64
+	headLimitMax    = 1 << 24 // bytes or fields of a head: keeps the sums below in range
 )
 
 // region is the memory one worker shares with this process. It is unmapped when every lane
@@ -53,6 +55,16 @@ func layout(s Sizes) (regionHead, error) {
 	if s.Lanes < 1 || s.Lanes > lanesMax || s.Threads < 1 || s.Threads > threadsMax {
 		return regionHead{}, fmt.Errorf("pybridge: %d lanes of %d threads are not possible",
 			s.Lanes, s.Threads)
+	}
+	if s.BodyArenaBytes < 0 || s.BodyArenaBytes > 64*arenaBlockBytes ||
+		s.BodyArenaBytes%arenaBlockBytes != 0 {
+		return regionHead{}, fmt.Errorf("pybridge: a body arena of %d bytes is not possible",
+			s.BodyArenaBytes)
+	}
+	if s.HeadBytesMax < 0 || s.HeadBytesMax > headLimitMax || s.HeaderCountMax < 0 ||
+		s.HeaderCountMax > headLimitMax {
+		return regionHead{}, fmt.Errorf("pybridge: heads of %d bytes and %d fields are not possible",
+			s.HeadBytesMax, s.HeaderCountMax)
 	}
 	slots := max(ceilPow2(4*s.Threads), slotsMin)
 	slotSize := int(unsafe.Sizeof(slotHead{})) + s.HeaderCountMax*int(unsafe.Sizeof(slotHeader{})) +
@@ -83,6 +95,10 @@ func layout(s Sizes) (regionHead, error) {
 	h.responsesOff = place(s.Threads * responseBytes)
 	h.laneBytes = uint32(at)
 	h.lanesOff = uint32(roundUp(wakeOff+s.Threads*lineBytes, pageBytes))
+	if total := int(h.lanesOff) + s.Lanes*at; total > math.MaxUint32 {
+		return regionHead{}, fmt.Errorf("pybridge: %d lanes of %d threads need %d bytes, "+
+			"more than a region of 4 GiB holds", s.Lanes, s.Threads, total)
+	}
 	return h, nil
 }
 

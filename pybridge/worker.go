@@ -81,6 +81,9 @@ func Start(id int, cfg *Config) (*Worker, error) {
 	w := &Worker{id: id, region: r, ready: make(chan struct{}), done: make(chan struct{}),
 		heard: make(chan struct{})}
 	if err := w.start(cfg); err != nil {
+		if w.control != nil {
+			_ = w.control.Close()
+		}
 		for _, l := range w.lanes {
 			_ = l.doorbell.Close()
 			l.Release()
@@ -229,6 +232,7 @@ func (w *Worker) listen() {
 			reason, _ := io.ReadAll(io.LimitReader(w.control, reasonBytesMax))
 			w.reason = string(reason)
 			w.importFailed = true
+			_, _ = io.Copy(io.Discard, w.control) // else the worker's write blocks for ever
 			return
 		}
 	}
