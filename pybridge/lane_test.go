@@ -441,7 +441,9 @@ func TestCancel(t *testing.T) {
 // TestCancelOrTaken: exactly one side wins a request, however the threads interleave.
 func TestCancelOrTaken(t *testing.T) {
 	s, l := scripted(t, usual)
-	const rounds = 20000
+	const each = 1000 // wins of either side before the test ends
+	const seed = 3
+	random := rand.New(rand.NewPCG(seed, 0))
 	var taken atomic.Int32
 	var done sync.WaitGroup
 	stop := make(chan struct{})
@@ -460,40 +462,42 @@ func TestCancelOrTaken(t *testing.T) {
 		}
 	})
 	cancelled, answered := int32(0), int32(0)
-	var r Reply
-	for cancelled+answered < rounds {
+	deadline := time.Now().Add(20 * time.Second)
+	for (cancelled < each || answered < each || l.InFlight() > 0) && time.Now().Before(deadline) {
 		slot, generation, err := l.Submit(get())
+		l.Ring()
+		for range random.IntN(3000) { // the thread's way to the request takes as long
+			_ = l.Taken(slot)
+		}
 		if err == nil && l.Cancel(slot, generation) {
 			cancelled++
 		}
-		for {
-			ok, err := l.Next(&r)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if !ok {
-				break
-			}
-			l.Ack(r.Thread)
-			answered++
-		}
-		l.FlushAcks()
-	}
-	for l.InFlight() > 0 {
-		if ok, err := l.Next(&r); err != nil {
-			t.Fatal(err)
-		} else if ok {
-			l.Ack(r.Thread)
-			l.FlushAcks()
-			answered++
-		}
+		answered += collectAll(t, l)
 	}
 	close(stop)
 	done.Wait()
-	if got := taken.Load(); got != answered {
-		t.Errorf("%d taken, %d answered, %d taken back", got, answered, cancelled)
+	answered += collectAll(t, l)
+	if got := taken.Load(); got != answered || cancelled < each || answered < each {
+		t.Errorf("%d taken, %d answered, %d taken back (seed %d)", got, answered, cancelled, seed)
 	}
-	t.Logf("%d taken, %d taken back", answered, cancelled)
+}
+
+// collectAll takes and acknowledges the replies that are there.
+func collectAll(t *testing.T, l *Lane) (n int32) {
+	t.Helper()
+	var r Reply
+	for {
+		ok, err := l.Next(&r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			l.FlushAcks()
+			return n
+		}
+		l.Ack(r.Thread)
+		n++
+	}
 }
 
 // TestTakenBackKeepsOthers: a queued request is not lost, however many others are submitted and
