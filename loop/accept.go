@@ -141,8 +141,6 @@ func (l *loop) opened(c *client, conn gnet.Conn) {
 	c.opened = true
 	c.conn, c.fd = conn, conn.Fd()
 	l.clients[c] = struct{}{}
-	// Urgent data out of line would be an event that no read ends.
-	_ = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_OOBINLINE, 1)
 	kind := timerHead
 	if l.reactor.closing.Load() {
 		kind = timerFresh

@@ -57,12 +57,14 @@ func (l *loop) drop(c *client) {
 		return
 	}
 	conn, fd := c.conn, c.fd
+	defer func() { // also when forget panics
+		if conn != nil {
+			_ = conn.EventLoop().Close(conn) // calls OnClose, which finds the client closed
+		} else if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}()
 	l.forget(c)
-	if conn != nil {
-		_ = conn.EventLoop().Close(conn) // calls OnClose, which finds the client closed
-	} else if fd >= 0 {
-		_ = unix.Close(fd)
-	}
 }
 
 // forget ends all that refers to a client; its socket is the caller's.

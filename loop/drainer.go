@@ -71,7 +71,8 @@ func (d *drainer) add(data []byte) {
 	case len(d.tail) > 0:
 		d.tail = append(d.tail, data...)
 	case d.end > d.head || !d.remember(data):
-		if !d.spool(data) {
+		if err := d.spool(data); err != nil {
+			d.loop.reached("max-spool", "a thread waits: "+err.Error(), d.client)
 			d.tail = append(d.tail, data...)
 		}
 	}
@@ -94,12 +95,11 @@ func (d *drainer) remember(data []byte) bool {
 }
 
 // spool appends to the file if there is room for it; under mu.
-func (d *drainer) spool(data []byte) bool {
+func (d *drainer) spool(data []byte) error {
 	n := int64(len(data))
 	budget := &d.loop.reactor.spool
 	if !budget.take(n) {
-		d.loop.reactor.shed()
-		return false
+		return errSpoolFull
 	}
 	var err error
 	if d.file == nil {
@@ -110,12 +110,13 @@ func (d *drainer) spool(data []byte) bool {
 	}
 	if err != nil {
 		budget.give(n)
-		d.loop.reached("max-spool", "cannot write a temporary file: "+err.Error(), d.client)
-		return false
+		return err
 	}
 	d.end += n
-	return true
+	return nil
 }
+
+var errSpoolFull = errors.New("no more room for temporary files")
 
 // full reports whether the response has to wait. Loop only.
 func (d *drainer) full() bool {
@@ -160,7 +161,8 @@ func (l *loop) letGo(d *drainer) {
 	}
 }
 
-// unburden moves what threads wait for into files, if there is room for them now.
+// unburden moves what threads wait for into files, if there is room for them now. If there is none
+// and requests wait for a thread, clients that take nothing are closed.
 func (l *loop) unburden() {
 	for d := range l.drainers {
 		if d.held == nil {
@@ -168,21 +170,24 @@ func (l *loop) unburden() {
 		}
 		d.mu.Lock()
 		ok := len(d.tail) == 0
-		if !ok && d.spool(d.tail) {
+		if !ok && d.spool(d.tail) == nil {
 			d.tail, ok = nil, true
 		}
 		d.mu.Unlock()
 		if ok {
 			l.letGo(d)
+		} else if ln := d.held; ln.member.inFlight.Load() > int64(ln.bridge.Threads()) {
+			l.reactor.makeRoom()
 		}
 	}
 }
 
-// shed asks every loop to close clients that take nothing of their answers, at most once a tick.
-func (r *Reactor) shed() {
+// makeRoom asks every loop to close clients that take nothing of their answers, at most once a
+// tick.
+func (r *Reactor) makeRoom() {
 	now := r.monotonic()
-	last := r.shedAt.Load()
-	if now-last < int64(clockTick) || !r.shedAt.CompareAndSwap(last, now) {
+	last := r.madeRoom.Load()
+	if now-last < int64(clockTick) || !r.madeRoom.CompareAndSwap(last, now) {
 		return
 	}
 	for _, l := range r.loops {
@@ -190,7 +195,8 @@ func (r *Reactor) shed() {
 	}
 }
 
-// closeStalled makes room for answers: a client that has taken nothing for stalledTime is closed.
+// closeStalled closes clients whose answers wait in files or keep a thread waiting, and that have
+// taken nothing for stalledTime.
 func (l *loop) closeStalled() {
 	now := l.reactor.monotonic()
 	for d := range l.drainers {

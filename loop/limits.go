@@ -57,7 +57,7 @@ const (
 	freshTime = time.Second
 
 	// stalledTime is how long a client may take nothing of its answer while temporary files are
-	// used up: then it is closed to make room.
+	// used up and others wait: then it is closed to make room.
 	stalledTime = time.Second
 
 	// noteEvery is how often one loop logs that one limit was reached.

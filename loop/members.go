@@ -172,8 +172,11 @@ func (l *loop) laneDown(ln *lane) {
 		return
 	}
 	ln.draining = true // what follows may submit pipelined requests, but not here
-	// A worker whose doorbell has closed may still run, and is of no use any more.
-	ln.member.worker.Kill()
+	// A worker whose doorbell has closed may still run, and is of no use any more; one that was told
+	// to quit may be in its exit handlers.
+	if !ln.member.retiring.Load() {
+		ln.member.worker.Kill()
+	}
 	l.takeLastReplies(ln)
 	var moving []*client
 	for slot, c := range ln.clients {

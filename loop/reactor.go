@@ -64,10 +64,10 @@ type Reactor struct {
 	ended   bool               // under mu: the loops end, nothing may be enrolled
 	closing atomic.Bool        // no second request of a client; set under mu
 
-	clients atomic.Int64 // open now, over all loops
-	buffers budget
-	spool   budget
-	shedAt  atomic.Int64 // loop time
+	clients  atomic.Int64 // open now, over all loops
+	buffers  budget
+	spool    budget
+	madeRoom atomic.Int64 // loop time of the last makeRoom
 
 	failed    chan error
 	leaving   chan struct{} // closed by CloseDoors

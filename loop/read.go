@@ -205,7 +205,7 @@ func (l *loop) bodyPause(c *client) {
 		l.drop(c)
 		return
 	}
-	took := l.now - c.incoming.began
+	took := l.now - c.incoming.began - int64(clockTick) // it began up to a tick later
 	const second = int64(1e9)
 	if most := int64(l.cfg.BodyTimeout); most > 0 && took > most &&
 		c.incoming.got < took/1e3*bodyBytesPerSecondMin/(second/1e3) {
@@ -263,6 +263,7 @@ func (l *loop) spool(c *client, piece []byte) bool {
 	in := c.incoming
 	if !l.reactor.spool.take(int64(len(piece))) {
 		l.refuse(c, 503, "temporary files are used up", "max-spool")
+		l.reactor.makeRoom()
 		return false
 	}
 	in.spooled += int64(len(piece))

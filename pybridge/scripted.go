@@ -32,7 +32,8 @@ type Scripted struct {
 // outlet is what one thread keeps about its response ring on one lane.
 type outlet struct {
 	sent, acked, pos, free uint32
-	sizes                  []uint32 // of the replies that are not acknowledged, oldest first
+	sizes                  []uint32 // of replies, oldest first
+	done                   int      // of sizes, how many are acknowledged
 }
 
 // ErrNone says that no request came in time.
@@ -118,33 +119,68 @@ type Taken struct {
 
 // Take begins the next request, lanes in order; ErrNone when none comes in time.
 func (s *Scripted) Take(wait time.Duration) (*Taken, error) {
+	t := &Taken{}
 	deadline := time.Now().Add(wait)
-	bell, word := s.region.word(bellOff), s.region.word(wakeOff)
-	for {
-		before := atomic.LoadUint32(word)
-		if t := s.take(); t != nil {
-			return t, nil
-		}
-		atomic.StoreUint32(bell, 1)
-		if t := s.take(); t != nil { // it came between the look and the bell
-			return t, nil
-		}
-		left := time.Until(deadline)
-		if left <= 0 {
+	for !s.await(t, deadline) {
+		if !time.Now().Before(deadline) {
 			return nil, ErrNone
 		}
-		futexWait(word, before, left)
+	}
+	t.read()
+	return t, nil
+}
+
+// Serve gives every request the same answer, which fits into one block, until the worker is killed.
+// It allocates nothing for a request.
+func (s *Scripted) Serve(answer string) {
+	t := &Taken{}
+	for {
+		if s.await(t, time.Now().Add(serveLook)) {
+			t.Answer(answer)
+			continue
+		}
+		select {
+		case <-s.killed:
+			return
+		default:
+		}
 	}
 }
 
+// serveLook is how often Serve looks whether the worker was killed.
+const serveLook = 20 * time.Millisecond
+
+// await takes the next request into t; false when it has to be asked again or the time is up.
+func (s *Scripted) await(t *Taken, deadline time.Time) bool {
+	bell, word := s.region.word(bellOff), s.region.word(wakeOff)
+	before := atomic.LoadUint32(word)
+	if s.take(t) {
+		return true
+	}
+	atomic.StoreUint32(bell, 1)
+	if s.take(t) { // it came between the look and the bell
+		return true
+	}
+	if left := time.Until(deadline); left > 0 {
+		futexWait(word, before, left)
+	}
+	return false
+}
+
 // take begins a request if there is one and a thread is idle.
-func (s *Scripted) take() *Taken {
+func (s *Scripted) take(t *Taken) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := &s.region.head
 	for i, l := range s.lanes {
-		for len(s.idle) > 0 && !s.dead &&
-			atomic.LoadUint32(s.region.word(l.base+reqTailOff)) != s.reqHead[i] {
+		for len(s.idle) > 0 && !s.dead {
+			tail := atomic.LoadUint32(s.region.word(l.base + reqTailOff))
+			if tail == s.reqHead[i] {
+				break
+			}
+			if tail-s.reqHead[i] > h.slots { // what was overwritten was taken back
+				s.reqHead[i] = tail - h.slots
+			}
 			ring := l.base + h.requestsOff + (s.reqHead[i]&(h.slots-1))*4
 			slot := atomic.LoadUint32(s.region.word(ring))
 			s.reqHead[i]++
@@ -154,45 +190,46 @@ func (s *Scripted) take() *Taken {
 				state&^slotStateMask|slotTaken) {
 				continue // taken back
 			}
-			return s.begin(i, slot, state>>slotGenerationShift)
+			thread := s.idle[len(s.idle)-1]
+			s.idle = s.idle[:len(s.idle)-1]
+			*t = Taken{worker: s, Lane: i, Slot: slot, Thread: thread,
+				Generation: state >> slotGenerationShift}
+			return true
 		}
 	}
-	return nil
+	return false
 }
 
-// begin reads a taken slot.
-func (s *Scripted) begin(lane int, slot, generation uint32) *Taken {
-	thread := s.idle[len(s.idle)-1]
-	s.idle = s.idle[:len(s.idle)-1]
-	l := s.lanes[lane]
-	mem := l.slotMem(slot)
+// read fills in what stands in the slot.
+func (t *Taken) read() {
+	s := t.worker
+	l := s.lanes[t.Lane]
+	mem := l.slotMem(t.Slot)
 	head := (*slotHead)(unsafe.Pointer(&mem[0]))
 	text := func(at span) string { return string(mem[at.off : at.off+at.len]) }
-	t := &Taken{
-		worker: s, Lane: lane, Slot: slot, Generation: generation, Thread: thread,
-		Method: text(head.method), Path: text(head.path), Query: text(head.query),
-		Target: text(head.target), RemoteAddr: text(head.remoteAddr),
-		KeepAlive: head.flags&flagKeepAlive != 0, HasBody: head.flags&flagBody != 0,
-	}
+	t.Method, t.Path, t.Query = text(head.method), text(head.path), text(head.query)
+	t.Target, t.RemoteAddr = text(head.target), text(head.remoteAddr)
+	t.KeepAlive, t.HasBody = head.flags&flagKeepAlive != 0, head.flags&flagBody != 0
 	rows := unsafe.Slice((*slotHeader)(unsafe.Pointer(&mem[head.headersOff])), head.headerCount)
 	for _, row := range rows {
 		t.Headers = append(t.Headers, [2]string{text(row.name), text(row.value)})
 	}
 	switch {
 	case head.flags&flagBodyFile != 0:
-		t.BodyFile, t.BodyLen = s.receiveFile(lane, slot), int64(head.bodyLen)
+		t.BodyFile, t.BodyLen = s.receiveFile(t.Lane, t.Slot), int64(head.bodyLen)
 	case head.flags&flagBodyArena != 0:
 		at := uint64(l.base+s.region.head.arenaOff) + head.bodyOff
 		t.Body = append(t.Body, s.region.mem[at:at+head.bodyLen]...)
 	case t.HasBody:
 		t.Body = append(t.Body, mem[head.bodyOff:head.bodyOff+head.bodyLen]...)
 	}
-	return t
 }
 
 // receiveFile takes descriptors from the doorbell until it is empty; the last one that came for
 // the slot is the request's.
 func (s *Scripted) receiveFile(lane int, slot uint32) *os.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	fd := int(s.bells[lane].Fd())
 	for {
 		id, oob := make([]byte, 4), make([]byte, unix.CmsgSpace(4))
@@ -303,12 +340,13 @@ func (t *Taken) Break() {
 func (s *Scripted) collectAcks(t *Taken) {
 	l, o := s.lanes[t.Lane], &s.outlets[t.Lane][t.Thread]
 	count := atomic.LoadUint32(s.region.word(l.base + acksOff + t.Thread*lineBytes + ackCountOff))
-	for ; o.acked != count && len(o.sizes) > 0; o.acked++ {
-		o.free += o.sizes[0]
-		o.sizes = o.sizes[1:]
+	for ; o.acked != count && o.done < len(o.sizes); o.acked++ {
+		o.free += o.sizes[o.done]
+		o.done++
 	}
-	if len(o.sizes) == 0 {
+	if o.done == len(o.sizes) {
 		o.pos, o.free = 0, s.region.head.responseBytes
+		o.sizes, o.done = o.sizes[:0], 0
 	}
 }
 

@@ -1,0 +1,6 @@
+//go:build race
+
+package loop
+
+// raceDetector allocates for itself.
+const raceDetector = true
