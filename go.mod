@@ -3,6 +3,7 @@ module gophersnake
 go 1.26.0
 
 require (
+	github.com/HdrHistogram/hdrhistogram-go v1.4.0
 	github.com/evanphx/wildcat v0.0.0-20141114174135-e7012f664567
 	github.com/panjf2000/gnet/v2 v2.10.0
 	github.com/spf13/cobra v1.10.2

@@ -1,0 +1,73 @@
+"""Starts a server that has no command line of its own, or none with the settings we need.
+
+Usage: launch.py SERVER APP_MODULE PORT THREADS
+"""
+
+import importlib
+import os
+import sys
+
+HOST = "127.0.0.1"
+CLIENTS_MAX = 20_000
+IDLE_SECONDS = 75
+BACKLOG = 2048
+
+
+def fastpysgi(app, port, threads):
+    """Its example for load tests: one loop in one thread, no delay on the socket."""
+    import fastpysgi
+
+    fastpysgi.server.tcp_nodelay = 1
+    fastpysgi.server.max_content_length = 100 * 1024 * 1024
+    fastpysgi.run(app, HOST, port, loglevel=1)
+
+
+def fastwsgi(app, port, threads):
+    import fastwsgi
+
+    fastwsgi.server.tcp_nodelay = 1
+    fastwsgi.server.backlog = BACKLOG
+    fastwsgi.run(app, HOST, port, loglevel=1)
+
+
+def bjoern(app, port, threads):
+    import bjoern
+
+    bjoern.run(app, HOST, port, listen_backlog=BACKLOG)
+
+
+def waitress(app, port, threads):
+    import waitress
+
+    waitress.serve(
+        app,
+        host=HOST,
+        port=port,
+        threads=threads,
+        backlog=BACKLOG,
+        connection_limit=CLIENTS_MAX,
+        channel_timeout=IDLE_SECONDS,
+        asyncore_use_poll=True,
+    )
+
+
+def cheroot(app, port, threads):
+    from cheroot import wsgi
+
+    server = wsgi.Server(
+        (HOST, port), app, numthreads=threads, request_queue_size=BACKLOG, timeout=IDLE_SECONDS
+    )
+    server.keep_alive_conn_limit = CLIENTS_MAX
+    server.start()
+
+
+def main():
+    server, module, port, threads = sys.argv[1:]
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    # This directory holds no module named like a server; a server's own name is imported
+    # inside its function.
+    app = importlib.import_module(module).app
+    globals()[server](app, int(port), int(threads))
+
+
+main()

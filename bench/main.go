@@ -1,0 +1,4 @@
+// Command bench measures gophersnake beside other WSGI servers.
+package main
+
+func main() {}
