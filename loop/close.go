@@ -119,6 +119,9 @@ func (l *loop) hungUp(c *client, err error) {
 	if owed && errors.Is(err, io.EOF) {
 		if dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
 			c.fd, c.eof = dup, true
+			if c.lane != nil {
+				c.lane.bridge.MarkHalfClosed(c.slot)
+			}
 			return
 		}
 	}

@@ -1,7 +1,7 @@
 """Sends two 103s before its answer, and one after it, which must not go out."""
 
 
-def application(environ, start_response):
+def app(environ, start_response):
     hints = environ.get("wsgi.early_hints", lambda headers: None)
     if environ["PATH_INFO"] == "/bad":
         try:

@@ -8,10 +8,11 @@ def app(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/slow":
         time.sleep(0.3)
-    body = b"" if path == "/unread" else environ["wsgi.input"].read()
+    body = b"" if path == "/unread" else environ["wsgi.input"].read(-1)
     strings = {k: v for k, v in environ.items() if isinstance(v, str)}
     readable = hasattr(environ["wsgi.input"], "read")
     shown = {"environ": strings, "body": body.decode("latin-1"), "readable": readable}
     answer = json.dumps(shown).encode()
-    start_response("200 OK", [("Content-Length", str(len(answer)))])
+    kind = ("Content-Type", "application/json")
+    start_response("200 OK", [kind, ("Content-Length", str(len(answer)))])
     return [answer]

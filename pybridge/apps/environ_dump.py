@@ -4,7 +4,7 @@ import json
 
 
 def app(environ, start_response):
-    body = environ["wsgi.input"].read()
+    body = environ["wsgi.input"].read(-1)
     shown = {
         "environ": {k: v if isinstance(v, str) else repr(v) for k, v in environ.items()},
         "types": {k: type(v).__name__ for k, v in environ.items()},

@@ -6,4 +6,4 @@ def app(environ, start_response):
     start_response("200 OK", [("Content-Type", "application/octet-stream")])
     if path == "/chunks":
         return iter(lambda: stream.read(1000), b"")
-    return iter(stream) if path == "/lines" else [stream.read()]
+    return iter(stream) if path == "/lines" else [stream.read(-1)]
