@@ -36,14 +36,17 @@ PyObj *gs_handle_new(PyObj *type, struct context *c)
     return o;
 }
 
-/* GIL held. The context of an instance whose request is still running, or NULL with RuntimeError
- * set. */
+/* GIL held. The context of an instance whose request is still running in this process, or NULL with
+ * RuntimeError set. */
 struct context *gs_handle_context(PyObj *self, const char *what)
 {
     struct handle *h = GS_DATA(struct handle, self);
 
-    if (h->use == h->c->req.use)
+    if (h->use != h->c->req.use)
+        py.PyErr_Format(py.RuntimeError, "%s was called after its request had ended", what);
+    else if (gs_in_child())
+        py.PyErr_Format(py.RuntimeError, "%s was called in a child process", what);
+    else
         return h->c;
-    py.PyErr_Format(py.RuntimeError, "%s was called after its request had ended", what);
     return NULL;
 }

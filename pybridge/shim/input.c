@@ -41,7 +41,9 @@ int gs_input_open(struct context *c)
         r->body = (s->flags & REQ_BODY_ARENA ? l->arena : (const char *)s) + s->body_off;
         return 0;
     }
+    gs_turn_take();
     int fd = gs_receive_file(l, shim.region.head.slots, r->slot_no);
+    gs_turn_give();
     void *at = fd < 0 ? MAP_FAILED : mmap(NULL, r->body_len, PROT_READ, MAP_PRIVATE, fd, 0);
     if (fd >= 0)
         close(fd);
@@ -75,6 +77,10 @@ static struct input *live(PyObj *self)
 
     if (in->use != in->c->req.use) {
         py.PyErr_Format(py.ValueError, "wsgi.input was used after its request had ended");
+        return NULL;
+    }
+    if (gs_in_child()) { /* the slot, the arena and so the body are not mapped there */
+        py.PyErr_Format(py.ValueError, "wsgi.input was used in a child process");
         return NULL;
     }
     return in;

@@ -101,9 +101,9 @@ static PyObj *attach(PyObj *self, PyObj *args)
     if (gs_region_attach(&shim.region, region_fd, doorbells, n) < 0)
         return py.PyErr_SetFromErrno(py.OSError);
     gs_pool_init(&shim.pool, &shim.region, py.free_threaded);
-    if (mark_parent() < 0 || gs_environ_setup(templates) < 0 || make_contexts() < 0)
+    if (gs_environ_setup(templates) < 0 || make_contexts() < 0)
         return NULL;
-    leave_signals_to_the_parent();
+    leave_signals_to_the_parent(); /* once more: the app may have set handlers at import */
     errno = gs_control_start(control_fd);
     if (errno)
         return py.PyErr_SetFromErrno(py.OSError);
@@ -153,6 +153,9 @@ static struct py_method methods[] = {
 static int execute(PyObj *module)
 {
     (void)module;
+    if (mark_parent() < 0)
+        return -1;
+    leave_signals_to_the_parent(); /* before the app's import: a terminal's Ctrl-C comes any time */
     return gs_input_setup() < 0 || gs_start_response_setup() < 0 || gs_extensions_setup() < 0 ? -1
                                                                                               : 0;
 }

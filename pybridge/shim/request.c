@@ -106,6 +106,15 @@ static int send_bytes(struct context *c, PyObj *block, int more)
     return gs_response_block(c, s, (size_t)len, more, more ? -1 : len);
 }
 
+/* GIL held. Ends a child that the app forked and that came back here: the lanes are its parent's.
+ * What it was given of the request refuses (gs_handle_context, input.c), so it cannot get further
+ * than this. */
+static void leave_if_child(void)
+{
+    if (gs_in_child())
+        _exit(0);
+}
+
 /* GIL held; let go while the ring is full. Any other iterable: a block is on its way before the
  * next one is asked for. Result as of gs_response_block. */
 static int send_iterable(struct context *c, PyObj *result)
@@ -116,6 +125,7 @@ static int send_iterable(struct context *c, PyObj *result)
     if (!it)
         return -1;
     while (rc == 0 && (b = py.PyIter_Next(it))) {
+        leave_if_child();
         rc = send_bytes(c, b, 1);
         py.Py_DecRef(b);
         if (rc == 0 && client_gone(c)) {
@@ -123,6 +133,7 @@ static int send_iterable(struct context *c, PyObj *result)
             rc = 1;
         }
     }
+    leave_if_child();
     if (rc == 0 && py.PyErr_Occurred())
         rc = -1;
     py.Py_DecRef(it);
@@ -214,8 +225,7 @@ void gs_request_run(struct context *c)
     r->block_len = r->block_cap = 0;
     gs_response_reset(c);
     PyObj *result = call_app(c);
-    if (!*shim.parent_process)
-        _exit(0); /* a child that the app forked came back here: the lanes are its parent's */
+    leave_if_child();
     if (!result || send_result(c, result) < 0) {
         log_exception(c, "Exception in request");
         gs_response_error(c);
@@ -224,8 +234,7 @@ void gs_request_run(struct context *c)
         close_result(c, result);
         py.Py_DecRef(result);
     }
-    if (!*shim.parent_process)
-        _exit(0);
+    leave_if_child();
     r->use++; /* what the app kept of this request refuses from now on */
     gs_input_close(c);
     gs_response_last(c);

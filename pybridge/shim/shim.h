@@ -96,6 +96,12 @@ struct shim {
 
 extern struct shim shim;
 
+/* GIL held or not. 1 in a child that the app has forked: it has no lanes. */
+static inline int gs_in_child(void)
+{
+    return *shim.parent_process == 0;
+}
+
 /* gil.c: the only place where the GIL is let go and taken, and where a thread waits. */
 int gs_serve(struct context *c);
 int gs_wait_for_room(struct context *c);
