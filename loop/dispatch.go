@@ -99,6 +99,9 @@ func (l *loop) submitTo(ln *lane, c *client) bool {
 	ln.member.inFlight.Add(1)
 	ln.clients[slot] = c
 	c.lane, c.slot, c.gen = ln, slot, gen
+	if c.eof {
+		ln.bridge.MarkHalfClosed(slot)
+	}
 	c.state, c.begun = stateRunning, false
 	if in := c.incoming; in != nil {
 		l.queue.remove(c)

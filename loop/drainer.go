@@ -132,12 +132,10 @@ func (d *drainer) empty() bool {
 	return d.left == 0
 }
 
-// hold keeps a thread waiting for a client that reads slowly. Meanwhile WriteTimeout is the
-// client's deadline, not the app's.
+// hold keeps a thread waiting for a client that reads slowly; WriteTimeout is its deadline.
 func (l *loop) hold(d *drainer, ln *lane, thread uint32) {
 	d.held, d.heldFor = ln, thread
 	d.heldAcks++
-	l.timing.clear(d.client)
 }
 
 // letGo gives the thread its room back.
@@ -156,9 +154,6 @@ func (l *loop) letGo(d *drainer) {
 		ln.bridge.Ack(d.heldFor)
 	}
 	ln.bridge.FlushAcks()
-	if d.client.lane != nil {
-		l.timing.set(d.client, timerApp, l.now)
-	}
 }
 
 // unburden moves what threads wait for into files, if there is room for them now. If there is none

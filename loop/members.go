@@ -266,14 +266,10 @@ func (l *loop) cutOff(c *client) {
 	l.answered(c)
 }
 
-// appTimeout ends a request whose app took longer than RequestTimeout.
+// appTimeout ends a request whose answer did not begin within RequestTimeout.
 func (l *loop) appTimeout(c *client) {
-	l.log.Warn("request took longer than --timeout", "client", c.addr,
+	l.log.Warn("no answer within --timeout", "client", c.addr,
 		"worker", c.lane.member.worker.ID())
 	l.abandon(c)
-	if c.begun {
-		l.cutOff(c)
-		return
-	}
 	l.refuse(c, 504, "the app took too long", "")
 }

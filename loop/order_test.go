@@ -78,6 +78,28 @@ func TestCloseByAnswer(t *testing.T) {
 	}
 }
 
+// The client has its answer when it is whole, though the app still closes its iterable: the next
+// pipelined request runs meanwhile, and the slot is free only afterwards.
+func TestAnswerEndsBeforeSlot(t *testing.T) {
+	g := newRig(t, nil)
+	w := g.worker()
+	p := g.dial()
+	p.send(get("/1"), get("/2"))
+	first := g.take(w)
+	first.Send(ok("1"), pybridge.ReplyEnd, patience)
+	p.want(200, "1")
+	second := g.take(w)
+	g.inFlight(w, 2)
+	first.Send("", pybridge.ReplyLast, patience)
+	g.inFlight(w, 1)
+	second.Send(ok("2"), pybridge.ReplyEnd, patience)
+	p.want(200, "2")
+	w.Kill() // with nobody waiting for the slot
+	p.send(get("/3"))
+	g.take(g.worker()).Answer(ok("3"))
+	p.want(200, "3")
+}
+
 // TO-22: each request of a connection is judged by itself.
 func TestSecondHostIsJudged(t *testing.T) {
 	g := newRig(t, nil)
@@ -114,15 +136,7 @@ func TestHalfClosedIsAnswered(t *testing.T) {
 	_ = p.CloseWrite()
 	for _, body := range []string{"/1", "/2"} {
 		r := g.take(w)
-		g.eventually("the half-close to be seen", func() bool {
-			eof := false
-			g.on(g.loop(), func() {
-				for c := range g.loop().clients {
-					eof = c.eof
-				}
-			})
-			return eof
-		})
+		g.eventually("the thread to be told", r.HalfClosed)
 		r.Answer(ok(body))
 		p.want(200, body)
 	}

@@ -40,7 +40,7 @@ type Config struct {
 	KeepAlive      time.Duration // an idle client between requests; 0: every answer closes
 	WriteTimeout   time.Duration // without progress while an answer is written
 	QueueTimeout   time.Duration // a request waiting for a thread; 503
-	RequestTimeout time.Duration // a request in the app; 504; 0: none
+	RequestTimeout time.Duration // until an answer begins; 504; 0: none
 
 	ConnectionsMax   int   // clients at a time, over all loops; 503
 	QueueMax         int   // requests waiting for a thread, over all loops; 503

@@ -69,7 +69,10 @@ func (l *loop) deliver(c *client, ln *lane, r *pybridge.Reply, ended bool) (held
 	if ended {
 		c.lane = nil // the slot is no longer the client's
 	}
-	c.begun = true
+	if !c.begun { // RequestTimeout is for an answer to begin: a stream may take its time
+		c.begun = true
+		l.timing.clear(c)
+	}
 	if len(r.Data) > 0 {
 		l.send(c, r.Data)
 	}

@@ -213,32 +213,6 @@ func TestWriteTimeout(t *testing.T) {
 	q.want(200, "next")
 }
 
-// A thread that waits for a client's drainer is not late: RequestTimeout counts the app's time.
-func TestAppTimeoutStopsWhileHeld(t *testing.T) {
-	t.Parallel()
-	g := newRig(t, func(c *Config) {
-		c.SpoolBytesMax, c.RequestTimeout = 0, 300*time.Millisecond
-	})
-	body := pattern(16 << 20)
-	w := g.worker()
-	p := g.dial()
-	p.send(get("/"))
-	r := g.take(w)
-	done := make(chan struct{})
-	go func() { defer close(done); r.Answer(ok(body)) }()
-	g.eventually("the thread to be held longer than the timeout", func() bool {
-		late := false
-		g.on(g.loop(), func() {
-			for d := range g.loop().drainers {
-				late = d.held != nil && g.r.monotonic()-d.moved.Load() > int64(600*time.Millisecond)
-			}
-		})
-		return late
-	})
-	p.want(200, body)
-	<-done
-}
-
 // One busy stream does not keep the loop from its other clients.
 func TestStreamLeavesTurns(t *testing.T) {
 	g := newRig(t, nil)

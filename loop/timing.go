@@ -12,7 +12,7 @@ const (
 	timerIdle             // no request after an answer: silent close
 	timerBody             // no body bytes: 408
 	timerQueue            // no lane had room: 503
-	timerApp              // the app takes too long: 504
+	timerApp              // the answer does not begin: 504
 	timerLinger           // the client does not close its end
 	timerFresh            // no request, and the server stops
 	timerKinds

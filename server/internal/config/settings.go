@@ -69,7 +69,7 @@ var settings = [...]setting{
 		help: "event loops (default one for four CPUs)",
 		read: autoCount(LoopsMax, func(c *Config) *int { return &c.Loops })},
 	{name: "timeout", kind: "DUR", byDefault: "30s",
-		help: "longest time in the app for one request; 0 is none",
+		help: "time for the app to begin an answer; 0 is none",
 		read: duration(0, func(c *Config) *time.Duration { return &c.Timeout })},
 	{name: "graceful-timeout", kind: "DUR", byDefault: "25s",
 		help: "time for running requests when stopping",
