@@ -50,7 +50,8 @@ type client struct {
 	addr     string
 	guard    http1.Guard
 	timer    timer
-	rest     *bytebufferpool.ByteBuffer // unparsed bytes: a part of a head, or pipelined ones
+	rest     *bytebufferpool.ByteBuffer // from restAt on, unparsed bytes: a part of a head, or
+	restAt   int                        // pipelined requests
 	incoming *incoming                  // request that cannot be handed on at once
 	booked   int64                      // of the reactor's buffers
 	lane     *lane                      // while running
@@ -114,21 +115,46 @@ func held(b *bytebufferpool.ByteBuffer) int64 {
 	return int64(cap(b.B))
 }
 
-// keep replaces the client's unparsed bytes by data, which may be a part of them. False when the
-// buffers of all clients are used up.
+// unparsed is what the client sent and nobody has parsed. It is valid until append or keep.
+func (c *client) unparsed() []byte {
+	if c.rest == nil {
+		return nil
+	}
+	return c.rest.B[c.restAt:]
+}
+
+// append adds to the unparsed bytes. What is before them is overwritten when it is the larger part,
+// so that every byte is moved at most once on average.
+func (c *client) append(data []byte) {
+	if c.rest == nil {
+		c.rest = bytebufferpool.Get()
+	}
+	if b := c.rest; c.restAt > len(b.B)/2 {
+		b.B = b.B[:copy(b.B, b.B[c.restAt:])]
+		c.restAt = 0
+	}
+	_, _ = c.rest.Write(data)
+}
+
+// keep replaces the client's unparsed bytes by data, which may be the last part of them. False when
+// the buffers of all clients are used up.
 func (c *client) keep(data []byte) bool {
 	if len(data) == 0 {
 		if c.rest == nil {
 			return true
 		}
 		release(c.rest)
-		c.rest = nil
+		c.rest, c.restAt = nil, 0
 		return c.book()
+	}
+	if old := c.unparsed(); len(old) >= len(data) && &old[len(old)-1] == &data[len(data)-1] {
+		c.restAt += len(old) - len(data)
+		return true
 	}
 	if c.rest == nil {
 		c.rest = bytebufferpool.Get()
 	}
-	c.rest.B = append(c.rest.B[:0], data...)
+	c.rest.B, c.restAt = append(c.rest.B[:0], data...), 0
 	return c.book()
 }
 

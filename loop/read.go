@@ -13,8 +13,8 @@ func (l *loop) received(c *client, data []byte) {
 	switch c.state {
 	case stateHead:
 		if c.rest != nil {
-			_, _ = c.rest.Write(data)
-			data = c.rest.B
+			c.append(data)
+			data = c.unparsed()
 		}
 		l.parse(c, data)
 	case stateBody:
@@ -37,14 +37,11 @@ func (l *loop) receivedAhead(c *client, data []byte) {
 	if c.lastOne { // nothing after the last request is ever parsed
 		return
 	}
-	if c.rest == nil {
-		c.rest = bytebufferpool.Get()
-	}
-	if len(c.rest.B)+len(data) > l.cfg.PipelineBytesMax {
+	if len(c.unparsed())+len(data) > l.cfg.PipelineBytesMax {
 		l.tooFarAhead(c, "max-pipelined")
 		return
 	}
-	_, _ = c.rest.Write(data)
+	c.append(data)
 	if !c.book() {
 		l.tooFarAhead(c, "max-buffers")
 	}
@@ -72,7 +69,7 @@ func (l *loop) keepRest(c *client, rest []byte) {
 }
 
 // parse takes heads from data until the client is busy with one or needs more bytes. data may be
-// c.rest's bytes.
+// what c.unparsed returned.
 func (l *loop) parse(c *client, data []byte) {
 	for c.state == stateHead {
 		n, err := c.guard.Scan(data, &l.cfg.Limits)

@@ -142,6 +142,6 @@ func (l *loop) answered(c *client) {
 	c.state = stateHead
 	l.timing.set(c, timerIdle, l.now)
 	if wasBusy && c.rest != nil {
-		l.parse(c, c.rest.B)
+		l.parse(c, c.unparsed())
 	}
 }
