@@ -188,7 +188,7 @@ func (l *Lane) Submit(q *Request) (slot, generation uint32, err error) {
 	s := (*slotHead)(unsafe.Pointer(&mem[0]))
 	table := uint32(unsafe.Sizeof(slotHead{}))
 	base := int(table) + len(q.Headers)*int(unsafe.Sizeof(slotHeader{}))
-	if base > len(w.mem) || len(q.Head) > len(w.mem)-base {
+	if len(q.Head) > len(w.mem)-base {
 		return 0, 0, ErrTooLarge
 	}
 	w.base = uint32(base)

@@ -275,6 +275,7 @@ func TestSubmitTooLarge(t *testing.T) {
 	huge := bytes.Repeat([]byte("x"), 1<<16)
 	for what, change := range map[string]func(*Request){
 		"head":         func(q *Request) { q.Head = huge },
+		"head alone":   func(q *Request) { *q = Request{Head: huge} },
 		"path":         func(q *Request) { q.Path = huge },
 		"method":       func(q *Request) { q.Method = huge },
 		"query":        func(q *Request) { q.Query = huge },
@@ -438,6 +439,18 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// TestCancelTrustsNoState: a state word that names another use of the slot frees nothing.
+func TestCancelTrustsNoState(t *testing.T) {
+	s, l := scripted(t, usual)
+	slot, generation := mustSubmit(t, l, get())
+	mustTake(t, s)
+	state := &(*slotHead)(l.slot(slot)).state
+	atomic.StoreUint32(state, (generation-1)<<slotGenerationShift|slotQueued)
+	if l.Cancel(slot, generation-1) || l.InFlight() != 1 {
+		t.Errorf("taken back by its generation before; %d in flight", l.InFlight())
+	}
+}
+
 // TestCancelOrTaken: exactly one side wins a request, however the threads interleave.
 func TestCancelOrTaken(t *testing.T) {
 	s, l := scripted(t, usual)
@@ -535,6 +548,17 @@ func TestTakenBackKeepsOthers(t *testing.T) {
 	mustTake(t, s)
 }
 
+// TestTakenBackLeaveRoom: entries of requests that were taken back may be overwritten.
+func TestTakenBackLeaveRoom(t *testing.T) {
+	_, l := scripted(t, usual)
+	for n := range 10 * l.Slots() {
+		slot, generation, err := l.Submit(get())
+		if err != nil || !l.Cancel(slot, generation) {
+			t.Fatalf("request %d: %v, or cannot be taken back", n, err)
+		}
+	}
+}
+
 func TestSleep(t *testing.T) {
 	s, l := scripted(t, usual)
 	mustSubmit(t, l, get())
@@ -621,6 +645,23 @@ func TestNextRefuses(t *testing.T) {
 				t.Errorf("%d in flight, want 1", l.InFlight())
 			}
 		})
+	}
+}
+
+// TestNextRefusesASecondEnd: a request has one last reply.
+func TestNextRefusesASecondEnd(t *testing.T) {
+	s, l := scripted(t, usual)
+	mustSubmit(t, l, get())
+	got := mustTake(t, s)
+	got.Answer("x")
+	got.Answer("x")
+	mustNext(t, l)
+	var r Reply
+	if ok, err := l.Next(&r); ok || !errors.Is(err, ErrCorrupt) {
+		t.Errorf("got %v, %v, want ErrCorrupt", ok, err)
+	}
+	if l.InFlight() != 0 || len(l.free) != l.Slots() {
+		t.Errorf("%d in flight, %d free", l.InFlight(), len(l.free))
 	}
 }
 

@@ -164,9 +164,10 @@ func TestRingTrustsNoBell(t *testing.T) {
 	}
 }
 
+// wakes sums all words between the wake words' begin and the first lane, whosoever they are.
 func wakes(r *region) (sum uint32) {
-	for i := range r.head.threads {
-		sum += *r.word(wakeOff + i*lineBytes)
+	for off := uint32(wakeOff); off < r.head.lanesOff; off += lineBytes {
+		sum += *r.word(off)
 	}
 	return sum
 }

@@ -429,22 +429,30 @@ func TestForwardLines(t *testing.T) {
 		{"a byte too long", long + "\nb\n", []string{long, "", "b"}},
 		{"longer", long + long + "y\n", []string{long, long, "y"}},
 	} {
-		t.Run(c.what, func(t *testing.T) {
-			r, w, err := os.Pipe()
-			if err != nil {
-				t.Fatal(err)
+		for _, step := range []int{1 << 20, 1} { // whole, then byte by byte
+			if got := forwarded(t, c.in, step); !slices.Equal(got, c.want) {
+				t.Errorf("%s, by %d: got %d lines %.50q, want %d lines %.50q", c.what, step,
+					len(got), got, len(c.want), c.want)
 			}
-			go func() {
-				_, _ = w.WriteString(c.in)
-				_ = w.Close()
-			}()
-			var got []string
-			forwardLines(r, func(line []byte) { got = append(got, string(line)) })
-			if !slices.Equal(got, c.want) {
-				t.Errorf("got %d lines %.50q, want %d lines %.50q", len(got), got, len(c.want), c.want)
-			}
-		})
+		}
 	}
+}
+
+// forwarded is what forwardLines makes of a text that is written in steps of so many bytes.
+func forwarded(t *testing.T, text string, step int) (lines []string) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for part := range slices.Chunk([]byte(text), step) {
+			_, _ = w.Write(part)
+		}
+		_ = w.Close()
+	}()
+	forwardLines(r, func(line []byte) { lines = append(lines, string(line)) })
+	return lines
 }
 
 func TestOutput(t *testing.T) {
