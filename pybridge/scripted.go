@@ -374,10 +374,15 @@ func (s *Scripted) awaitAck(t *Taken, deadline time.Time) bool {
 	}
 }
 
-// Gone reports whether the loop has said that nobody waits for the response any more.
-func (t *Taken) Gone() bool {
+// Gone reports whether the loop has said that nobody reads the answer any more.
+func (t *Taken) Gone() bool { return t.gone() == goneClosed }
+
+// HalfClosed reports whether the loop has said that the client sends nothing more.
+func (t *Taken) HalfClosed() bool { return t.gone() == goneHalfClosed }
+
+func (t *Taken) gone() uint32 {
 	l := t.worker.lanes[t.Lane]
-	return atomic.LoadUint32(&(*slotHead)(l.slot(t.Slot)).gone) != 0
+	return atomic.LoadUint32(&(*slotHead)(l.slot(t.Slot)).gone)
 }
 
 // futexWait sleeps while *word == value, at most for the time given.
