@@ -551,10 +551,19 @@ func TestTakenBackKeepsOthers(t *testing.T) {
 // TestTakenBackLeaveRoom: entries of requests that were taken back may be overwritten.
 func TestTakenBackLeaveRoom(t *testing.T) {
 	_, l := scripted(t, usual)
-	for n := range 10 * l.Slots() {
-		slot, generation, err := l.Submit(get())
-		if err != nil || !l.Cancel(slot, generation) {
-			t.Fatalf("request %d: %v, or cannot be taken back", n, err)
+	generations := make([]uint32, l.Slots())
+	for round := range 3 {
+		for n := range generations {
+			slot, generation, err := l.Submit(get())
+			if err != nil {
+				t.Fatalf("round %d, request %d: %v", round, n, err)
+			}
+			generations[slot] = generation
+		}
+		for slot, generation := range generations {
+			if !l.Cancel(uint32(slot), generation) {
+				t.Fatalf("slot %d cannot be taken back", slot)
+			}
 		}
 	}
 }
