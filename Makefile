@@ -11,7 +11,7 @@ FUZZTIME ?= 30s
 # other test needs Go, a C compiler and a python3.
 UNIT_PACKAGES = $$(go list ./... | grep --invert-match '/server/e2e$$')
 
-.PHONY: run build test check race bench fuzz fault clean help
+.PHONY: run build test check race bench fuzz fault mutants clean help
 .PHONY: need-build need-run need-test shim format vet unit c-test shell venvs
 
 run: need-run build ## build everything and serve the demo app on http://127.0.0.1:8000
@@ -37,6 +37,9 @@ fuzz: need-build shim ## run each fuzz target for FUZZTIME (30s)
 
 fault: need-test build venvs ## break things on purpose and see that only they break
 	GOPHERSNAKE_FAULT=1 go test -count=1 -timeout=15m -run='^TestFault' ./server/e2e
+
+mutants: need-build ## drop each check of the request parser and see that a test notices (20 min)
+	go run ./scripts/mutants loop/http1
 
 clean: ## remove everything that make made
 	$(MAKE) --no-print-directory --directory=pybridge/shim clean

@@ -28,7 +28,9 @@ func newEngine(spec engineSpec) (engine, error) {
 	limits.RequestLineBytesMax = c.Limits.RequestLineBytesMax
 	limits.HeadBytesMax = c.Limits.HeadBytesMax
 	limits.HeaderCountMax = c.Limits.HeadersMax
+	limits.TrailerBytesMax = c.Limits.HeadBytesMax // trailers are header lines too
 	limits.BodyBytesMax = c.Limits.BodyBytesMax
+	limits.ChunkOverheadBytesMax = c.Limits.ChunkOverheadBytesMax
 	r, err := loop.New(loop.Config{
 		Loops: c.Loops, Limits: limits,
 		HeaderTimeout: c.Limits.HeaderTimeout, BodyTimeout: c.Limits.BodyTimeout,

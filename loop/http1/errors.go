@@ -70,7 +70,7 @@ var (
 	errChunkSize     = &Error{400, "bad chunk size", ""}
 	errChunkExt      = &Error{400, "bad chunk extension", ""}
 	errChunkEnd      = &Error{400, "chunk data without its CRLF", ""}
-	errChunkLine     = &Error{400, "chunk-size line too long", ""}
-	errChunkOverhead = &Error{400, "chunk framing out of proportion", ""}
-	errTrailerLong   = &Error{431, "trailer section too long", ""}
+	errChunkLine     = &Error{400, "chunk-size line too long", "max-chunk-overhead"}
+	errChunkOverhead = &Error{400, "chunk framing out of proportion", "max-chunk-overhead"}
+	errTrailerLong   = &Error{431, "trailer section too long", "max-header-bytes"}
 )

@@ -39,6 +39,9 @@ type Limits struct {
 	HeadersMax          int   // header lines; more: 431
 	BodyBytesMax        int64 // more: 413; 0: no limit
 
+	// ChunkOverheadBytesMax bounds the framing of a chunked body; more: 400.
+	ChunkOverheadBytesMax int64
+
 	HeaderTimeout    time.Duration // from the first byte of a head to its last
 	BodyTimeout      time.Duration // between two reads of a body
 	KeepAliveTimeout time.Duration // an idle client; 0: every answer closes

@@ -95,6 +95,11 @@ var settings = [...]setting{
 	{name: "max-body", kind: "SIZE", byDefault: "100MiB",
 		help: "largest request body; 0 is no limit",
 		read: size(0, bodyBytesMax, func(c *Config, n int64) { c.Limits.BodyBytesMax = n })},
+	{name: "max-chunk-overhead", kind: "SIZE", byDefault: "128KiB",
+		help: "most framing of a chunked body beyond one byte for each byte of it",
+		read: size(0, pipelineBytesMax, func(c *Config, n int64) {
+			c.Limits.ChunkOverheadBytesMax = n
+		})},
 	{name: "header-timeout", kind: "DUR", byDefault: "10s",
 		help: "time for a whole request head",
 		read: duration(1, func(c *Config) *time.Duration { return &c.Limits.HeaderTimeout })},
