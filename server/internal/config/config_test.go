@@ -38,7 +38,7 @@ func TestDefaults(t *testing.T) {
 		Limits: Limits{RequestLineBytesMax: 8 << 10, HeadBytesMax: 32 << 10, HeadersMax: 100,
 			BodyBytesMax: 100 << 20, ChunkOverheadBytesMax: 128 << 10,
 			HeaderTimeout: 10 * time.Second,
-			BodyTimeout: 30 * time.Second, KeepAliveTimeout: 75 * time.Second,
+			BodyTimeout:   30 * time.Second, KeepAliveTimeout: 75 * time.Second,
 			WriteTimeout: time.Minute, ConnectionsMax: 768, QueueMax: 2048,
 			PipelineBytesMax: 256 << 10, BufferBytesMax: 64 << 20, SpoolBytesMax: 4 << 30,
 			QueueTimeout: 10 * time.Second},
