@@ -452,16 +452,18 @@ static uint64_t stress_requests = 100000;
  * on their way to sleep. */
 static void stress(uint32_t count, struct mix mix, int free_threaded)
 {
-    const uint32_t windows[] = {1, 2, count, 3 * count, SLOTS};
+    const struct {
+        uint32_t window, percent; /* of the requests: small windows take long for each */
+    } part[] = {{1, 8}, {2, 8}, {count, 14}, {3 * count, 30}, {SLOTS, 40}};
     struct crew *c = crew_new(count, 1, free_threaded);
     struct driver d;
 
     driver_init(&d, c, 0, 7 * count + (uint64_t)free_threaded);
     d.mix = mix;
-    for (size_t i = 0; i < sizeof windows / sizeof *windows; i++) {
-        d.window = windows[i] < SLOTS ? windows[i] : SLOTS;
+    for (size_t i = 0; i < sizeof part / sizeof *part; i++) {
+        d.window = part[i].window < SLOTS ? part[i].window : SLOTS;
         d.spins = i % 2 ? 400 : 0;
-        drive(&d, stress_requests / 5, 0);
+        drive(&d, stress_requests * part[i].percent / 100, 0);
         until(c, at_rest, "the pool does not come to rest");
     }
     crew_end(c);
