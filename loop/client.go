@@ -149,7 +149,7 @@ func (c *client) keep(data []byte) bool {
 	}
 	if old := c.unparsed(); len(old) >= len(data) && &old[len(old)-1] == &data[len(data)-1] {
 		c.restAt += len(old) - len(data)
-		return true
+		return c.book()
 	}
 	if c.rest == nil {
 		c.rest = bytebufferpool.Get()
