@@ -1,0 +1,297 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os/exec"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	drainSeconds = 5 // for answers after the last request of an open loop was due
+
+	// cellOverhead is what a cell takes beside warm-up and load, to tell how long a run takes.
+	cellOverhead = 1500 * time.Millisecond
+
+	// shortOf is how much of the verified length wrk must have seen an answer, at least. It is
+	// not 1 because wrk counts no bytes of answers that end after the time is up.
+	shortOf = 0.98
+)
+
+// runner measures. It owns results until it returns.
+type runner struct {
+	root       string
+	self       string // this binary, which is also the open-loop generator
+	file       string // of the results
+	say        io.Writer
+	peers      []peer
+	workloads  []workload
+	placements []placement
+	lacking    map[string]string
+	results    *results
+}
+
+// run goes A B C, A B C through the peers, so that what the machine does meanwhile hits all.
+func (r *runner) run(ctx context.Context) error {
+	fmt.Fprintf(r.say, "about %v\n", r.estimate().Round(time.Minute))
+	for round := 1; round <= r.results.Rounds; round++ {
+		for _, where := range r.placements {
+			for i := range r.workloads {
+				w := &r.workloads[i]
+				if where.name == apart && !w.pinned {
+					continue
+				}
+				for j := range r.peers {
+					p := &r.peers[j]
+					if !r.fits(p, w) {
+						continue
+					}
+					c := r.cell(ctx, p, w, where)
+					c.Round = round
+					if ctx.Err() != nil {
+						return ctx.Err()
+					}
+					r.results.Cells = append(r.results.Cells, c)
+					fmt.Fprintln(r.say, c.String())
+				}
+				if err := r.results.write(r.file); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// fits reports whether p is there and can answer w at all.
+func (r *runner) fits(p *peer, w *workload) bool {
+	if r.lacking[p.name] != "" || p.fixed && !w.fixed {
+		return false
+	}
+	// With one thread the CPU-bound workloads are all the same one.
+	return !p.one || !strings.HasPrefix(w.name, "cpu-") || w.threads == 1
+}
+
+func (r *runner) estimate() (total time.Duration) {
+	load := time.Duration(r.results.Seconds+r.results.Warmup)*time.Second + cellOverhead
+	for _, where := range r.placements {
+		for i := range r.workloads {
+			w := &r.workloads[i]
+			for j := range r.peers {
+				if r.fits(&r.peers[j], w) && (where.name != apart || w.pinned) {
+					total += load
+				}
+			}
+		}
+	}
+	return total * time.Duration(r.results.Rounds)
+}
+
+// cell starts the server, verifies it, loads it, verifies it again and stops it.
+func (r *runner) cell(ctx context.Context, p *peer, w *workload, where placement) cell {
+	c := cell{Placement: where.name, Workload: w.name, Peer: p.name}
+	if err := r.measure(ctx, p, w, where, &c); err != nil {
+		c.Failure = strings.ReplaceAll(err.Error(), r.root, ".")
+	}
+	return c
+}
+
+func (r *runner) measure(
+	ctx context.Context, p *peer, w *workload, where placement, c *cell,
+) error {
+	s, err := newSite(r.root, p, w)
+	if err != nil {
+		return err
+	}
+	sv, err := launch(ctx, p, s, where.server)
+	if err != nil {
+		return err
+	}
+	defer sv.stop()
+	c.StartMillis = float64(sv.started.Microseconds()) / 1e3
+	length, err := sv.verify(ctx, w)
+	if err != nil {
+		return err
+	}
+	switch w.measure {
+	case throughput:
+		err = r.flood(ctx, sv, w, where, length, c)
+	case latency:
+		err = r.drip(ctx, sv, w, where, c)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := sv.verify(ctx, w); err != nil {
+		return fmt.Errorf("after the load: %w", err)
+	}
+	if c.PSSBytes == 0 {
+		return c.weigh(sv)
+	}
+	return nil
+}
+
+func (c *cell) weigh(sv *server) error {
+	processes, err := sv.processes()
+	if err != nil {
+		return err
+	}
+	c.PSSBytes, err = pssOf(processes)
+	return err
+}
+
+// flood is the closed loop. Length is the mean of a body over the cycle.
+func (r *runner) flood(
+	ctx context.Context, sv *server, w *workload, where placement, length float64, c *cell,
+) error {
+	script, err := writeScript(w, sv.site)
+	if err != nil {
+		return err
+	}
+	if r.results.Warmup > 0 {
+		if _, err := wrk(ctx, script, w, sv.site, r.results.Warmup, where.client); err != nil {
+			return err
+		}
+	}
+	before, err := sv.processes()
+	if err != nil {
+		return err
+	}
+	seen, err := wrk(ctx, script, w, sv.site, r.results.Seconds, where.client)
+	if err != nil {
+		return err
+	}
+	after, err := sv.processes()
+	if err != nil {
+		return err
+	}
+	c.fill(seen.requests, seen.seconds, cpuOf(after)-cpuOf(before), seen.cpu)
+	c.Errors = seen.errors
+	if seen.requests == 0 {
+		return fmt.Errorf("no answer in %d s: %v", r.results.Seconds, seen.errors)
+	}
+	if mean := float64(seen.bytes) / float64(seen.requests); mean < length*shortOf {
+		return fmt.Errorf("answers of %.0f bytes under load, want %.0f and more", mean, length)
+	}
+	return nil
+}
+
+func (c *cell) fill(requests int64, seconds float64, server, generator time.Duration) {
+	c.Requests, c.Seconds = requests, seconds
+	c.PerSecond = float64(requests) / seconds
+	c.ServerCPU = server.Seconds() / seconds
+	c.GeneratorCPU = generator.Seconds() / seconds
+	if requests > 0 {
+		c.CPUMicros = float64(server.Microseconds()) / float64(requests)
+	}
+}
+
+// drip is the open loop: the generator is this program in a process of its own, so that it can
+// be put on CPUs of its own. It says when the load begins, and it keeps its clients until its
+// input ends, so that the server is weighed with them.
+func (r *runner) drip(
+	ctx context.Context, sv *server, w *workload, where placement, c *cell,
+) error {
+	args := []string{r.self, "latency", "--json", "--hold",
+		"--rate", strconv.FormatFloat(w.rate, 'f', -1, 64),
+		"--clients", strconv.Itoa(w.clients),
+		"--duration", strconv.Itoa(r.results.Seconds) + "s",
+		"--drain", strconv.Itoa(drainSeconds) + "s",
+		"--idle", strconv.Itoa(w.idle), "--slow", strconv.Itoa(w.slow),
+		"--length", strconv.Itoa(w.requests[0].length)}
+	for i := range w.requests {
+		args = append(args, fmt.Sprintf("%d*http://%s",
+			w.requests[i].times, path.Join(sv.site.address(), w.requests[i].path)))
+	}
+	args = pin(args, where.client)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	hold, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	var problems strings.Builder
+	cmd.Stderr = &problems
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	listened := c.listen(sv, bufio.NewReader(out))
+	hold.Close()
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("bench latency: %w: %.160s", err, problems.String())
+	}
+	return listened
+}
+
+// listen follows what the generator says.
+func (c *cell) listen(sv *server, out *bufio.Reader) error {
+	if line, err := out.ReadString('\n'); err != nil || line != "ready\n" {
+		return fmt.Errorf("the generator said %q: %w", line, err)
+	}
+	before, err := sv.processes()
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	var seen latencies
+	if err := json.NewDecoder(out).Decode(&seen); err != nil {
+		return err
+	}
+	took := time.Since(begin)
+	after, err := sv.processes()
+	if err != nil {
+		return err
+	}
+	c.fill(seen.Done, took.Seconds(), cpuOf(after)-cpuOf(before),
+		time.Duration(seen.CPUMicros)*time.Microsecond)
+	c.Latency, c.Errors = &seen, seen.Faults
+	if seen.Done == 0 {
+		return fmt.Errorf("no answer in time: %v", seen.Faults)
+	}
+	return c.weigh(sv)
+}
+
+// String is the line that is said when a cell is done.
+func (c *cell) String() string {
+	line := fmt.Sprintf("%d %-6s %-15s %-16s", c.Round, c.Placement, c.Workload, c.Peer)
+	switch {
+	case c.Failure != "":
+		return line + " " + c.Failure
+	case c.Latency != nil:
+		line += fmt.Sprintf(" p50 %7d us  p99 %7d us", c.Latency.at(50), c.Latency.at(99))
+	case c.Requests > 0:
+		line += fmt.Sprintf(" %10.1f/s", c.PerSecond)
+	}
+	line += fmt.Sprintf(" %8.1f us CPU %5.1f MiB, up in %.0f ms",
+		c.CPUMicros, float64(c.PSSBytes)/(1<<20), c.StartMillis)
+	if len(c.Errors) > 0 {
+		line += fmt.Sprintf(" ERRORS %v", c.Errors)
+	}
+	return line
+}
+
+// wanted picks the workloads or peers with the given names, or all of them.
+func wanted(asked string, all []string) (map[string]bool, error) {
+	chosen := map[string]bool{}
+	for _, name := range all {
+		chosen[name] = asked == ""
+	}
+	for name := range strings.SplitSeq(asked, ",") {
+		if _, known := chosen[name]; !known && asked != "" {
+			return nil, fmt.Errorf("%q is none of %s", name, strings.Join(all, " "))
+		}
+		if asked != "" {
+			chosen[name] = true
+		}
+	}
+	return chosen, nil
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// wrk, the closed-loop generator: how many requests a second.
+
+// wrkAdvice is where to get it.
+const wrkAdvice = "wrk not found: apt install wrk, or build https://github.com/wg/wrk"
+
+// wrkTimeout is after how many seconds wrk counts a timeout: never, in our runs. What a server
+// is too slow for shows as few requests.
+const wrkTimeout = "600"
+
+// wrkLine begins the line that our script prints at the end.
+const wrkLine = "BENCH"
+
+// load is what wrk saw.
+type load struct {
+	requests, bytes int64
+	seconds         float64
+	errors          map[string]int64
+	cpu             time.Duration // of wrk itself
+}
+
+// writeScript writes the Lua script by which wrk sends w's requests and tells all its counters.
+func writeScript(w *workload, s *site) (string, error) {
+	var b strings.Builder
+	b.WriteString("local cycle = {}\n")
+	for i := range w.requests {
+		r := &w.requests[i]
+		text := quoteLua(r.head(s.address()))
+		if r.filler > 0 && !r.chunked {
+			text += fmt.Sprintf(" .. string.rep(%q, %d)", "x", r.filler)
+		} else {
+			text = quoteLua(string(r.wire(s.address())))
+		}
+		fmt.Fprintf(&b, "local one = %s\nfor i = 1, %d do cycle[#cycle + 1] = one end\n",
+			text, r.times)
+	}
+	if w.pipeline > 1 {
+		fmt.Fprintf(&b, "for i = 1, #cycle do cycle[i] = string.rep(cycle[i], %d) end\n", w.pipeline)
+	}
+	// Without a function called request, wrk formats one request and sends that over and over,
+	// which costs it no Lua: so a cycle of one goes in by the formatter.
+	b.WriteString(`
+if #cycle == 1 then
+  wrk.format = function() return cycle[1] end
+else
+  local at = 0
+  request = function()
+    at = at % #cycle + 1
+    return cycle[at]
+  end
+end
+done = function(summary)
+  local e = summary.errors
+  io.write(string.format("` + wrkLine + ` %d %d %d %d %d %d %d %d\n", summary.requests,
+    summary.bytes, summary.duration, e.connect, e.read, e.write, e.status, e.timeout))
+end
+`)
+	path := filepath.Join(s.dir, "wrk.lua")
+	return path, os.WriteFile(path, []byte(b.String()), 0o644)
+}
+
+// quoteLua writes text as a Lua string; every byte that is not plain goes in as its number.
+func quoteLua(text string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, c := range []byte(text) {
+		if c < ' ' || c == '"' || c == '\\' || c > '~' {
+			fmt.Fprintf(&b, "\\%03d", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String() + `"`
+}
+
+// wrk loads the server for some seconds.
+func wrk(ctx context.Context, script string, w *workload, s *site, seconds int, cpus string) (
+	*load, error,
+) {
+	args := pin([]string{"wrk", "--threads", "1", "--connections", strconv.Itoa(w.clients),
+		"--duration", strconv.Itoa(seconds) + "s", "--timeout", wrkTimeout,
+		"--script", script, "http://" + s.address() + "/"}, cpus)
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("wrk: %w: %.160s", err, problems.Bytes())
+	}
+	result, err := parseWrk(out.String())
+	if err != nil {
+		return nil, err
+	}
+	result.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	return result, nil
+}
+
+func parseWrk(out string) (*load, error) {
+	for line := range strings.Lines(out) {
+		rest, found := strings.CutPrefix(line, wrkLine+" ")
+		if !found {
+			continue
+		}
+		var l load
+		var micros, connect, read, write, status, timeout int64
+		_, err := fmt.Sscan(rest, &l.requests, &l.bytes, &micros,
+			&connect, &read, &write, &status, &timeout)
+		if err != nil {
+			return nil, fmt.Errorf("wrk: %q: %w", line, err)
+		}
+		l.seconds = float64(micros) / 1e6
+		l.errors = map[string]int64{}
+		for kind, n := range map[string]int64{faultConnect: connect, faultRead: read,
+			faultWrite: write, faultStatus: status, faultTimeout: timeout} {
+			if n > 0 {
+				l.errors[kind] = n
+			}
+		}
+		return &l, nil
+	}
+	return nil, fmt.Errorf("wrk printed no summary: %.160q", out)
+}
