@@ -58,6 +58,8 @@ const (
 	// ReplyEnd ends the response too, but the slot stays busy: the app is closing what it
 	// returned. ReplyLast follows.
 	ReplyEnd = 8
+	// replyFile: the block is a filePart. It ends in Reply.File.
+	replyFile = 16
 )
 
 // regionHead is the first bytes of a region.
@@ -87,6 +89,9 @@ type slotHead struct {
 	method, target, path, query, remoteAddr span
 	bodyOff, bodyLen, queuedNs              uint64
 }
+
+// filePart is a piece of a file that is sent as it is.
+type filePart struct{ offset, length uint64 }
 
 // replyEntry is one row of the reply ring.
 type replyEntry struct {

@@ -23,7 +23,7 @@ var defines = map[string]uint64{ // never written to
 	"REQ_HTTP10": flagHTTP10, "REQ_KEEP_ALIVE": flagKeepAlive, "REQ_HEAD": flagHead,
 	"REQ_BODY_ARENA": flagBodyArena, "REQ_BODY_FILE": flagBodyFile, "REQ_BODY": flagBody,
 	"REPLY_LAST": ReplyLast, "REPLY_ABORT": ReplyAbort, "REPLY_CLOSE": ReplyClose,
-	"REPLY_END": ReplyEnd, "GONE_CLOSED": goneClosed, "GONE_HALF_CLOSED": goneHalfClosed,
+	"REPLY_END": ReplyEnd, "REPLY_FILE": replyFile, "GONE_CLOSED": goneClosed, "GONE_HALF_CLOSED": goneHalfClosed,
 	"GS_BLOCK_ALIGN": blockAlign, "GS_BLOCK_MAX": blockMax,
 }
 
@@ -34,6 +34,7 @@ func layouts() map[string]uint64 {
 		slot   slotHead
 		reply  replyEntry
 		header slotHeader
+		part   filePart
 		place  span
 	)
 	m := map[string]uint64{
@@ -52,6 +53,10 @@ func layouts() map[string]uint64 {
 	}
 	add("span", map[string]uintptr{
 		"off": unsafe.Offsetof(place.off), "len": unsafe.Offsetof(place.len),
+	})
+	m["sizeof(struct file_part)"] = uint64(unsafe.Sizeof(part))
+	add("file_part", map[string]uintptr{
+		"offset": unsafe.Offsetof(part.offset), "length": unsafe.Offsetof(part.length),
 	})
 	add("header", map[string]uintptr{
 		"name": unsafe.Offsetof(header.name), "value": unsafe.Offsetof(header.value),

@@ -1,7 +1,9 @@
 package pybridge
 
 import (
+	"encoding/binary"
 	"errors"
+	"math"
 	"math/bits"
 	"os"
 	"sync/atomic"
@@ -44,6 +46,7 @@ type Lane struct {
 
 	doorbell *os.File // our end until the loop enrols it
 	bellFD   int      // descriptor for passing body files; set by the loop
+	files    *os.File // socket by which files of responses come
 	inFlight int
 }
 
@@ -56,10 +59,10 @@ type kept struct {
 	hasBody          bool
 }
 
-func newLane(r *region, w *Worker, index int, doorbell *os.File) *Lane {
+func newLane(r *region, w *Worker, index int, doorbell, files *os.File) *Lane {
 	h := &r.head
 	l := &Lane{
-		region: r, worker: w, index: index, doorbell: doorbell, bellFD: -1,
+		region: r, worker: w, index: index, doorbell: doorbell, bellFD: -1, files: files,
 		base:    h.lanesOff + uint32(index)*h.laneBytes,
 		free:    make([]uint32, 0, h.slots),
 		gens:    make([]uint32, h.slots),
@@ -378,6 +381,10 @@ type Reply struct {
 	Status           uint32 // worth reading in a response's first reply
 	// Data is ready for the socket. It lies in shared memory and stays valid until Ack.
 	Data []byte
+	// File, where it is not nil, takes the place of Data: FileLen bytes of it from FileOff on. The
+	// caller closes it.
+	File             *os.File
+	FileOff, FileLen int64
 }
 
 // Next takes the next reply into r: false when there is none. ErrCorrupt when the worker broke
@@ -404,10 +411,62 @@ func (l *Lane) Next(r *Reply) (bool, error) {
 		Slot: e.slot, Generation: e.generation, Thread: e.thread, Flags: e.flags,
 		Status: e.status, Data: l.region.mem[at : at+e.len : at+e.len],
 	}
+	if e.flags&replyFile != 0 && !l.takeFile(r) {
+		return false, ErrCorrupt
+	}
 	if e.flags&ReplyLast != 0 {
 		l.giveBack(e.slot)
 	}
 	return true, nil
+}
+
+// takeFile turns a file part and the descriptor that was sent ahead of it into r.File.
+func (l *Lane) takeFile(r *Reply) bool {
+	if len(r.Data) != int(unsafe.Sizeof(filePart{})) || l.files == nil {
+		return false
+	}
+	part := *(*filePart)(unsafe.Pointer(&r.Data[0])) // blocks are aligned
+	if part.offset > math.MaxInt64 || part.length > math.MaxInt64-part.offset {
+		return false
+	}
+	fd, ok := l.receiveFile(r.Slot)
+	if !ok {
+		return false
+	}
+	r.Data = nil
+	r.File = os.NewFile(uintptr(fd), "response")
+	r.FileOff, r.FileLen = int64(part.offset), int64(part.length)
+	return true
+}
+
+// receiveFile takes the next descriptor, which must be for this slot.
+func (l *Lane) receiveFile(slot uint32) (fd int, ok bool) {
+	raw, err := l.files.SyscallConn()
+	if err != nil {
+		return -1, false
+	}
+	id, oob := make([]byte, 4), make([]byte, unix.CmsgSpace(4))
+	n, oobn := 0, 0
+	_ = raw.Control(func(s uintptr) {
+		n, oobn, _, _, err = unix.Recvmsg(int(s), id, oob,
+			unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+	})
+	if err != nil || n != len(id) {
+		return -1, false
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(messages) != 1 {
+		return -1, false
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return -1, false
+	}
+	if binary.NativeEndian.Uint32(id) != slot {
+		_ = unix.Close(fds[0])
+		return -1, false
+	}
+	return fds[0], true
 }
 
 // Ack lets the thread use the reply's bytes again; FlushAcks makes it so. Replies of one
@@ -446,4 +505,9 @@ func (l *Lane) Sleep() bool {
 }
 
 // Release ends the loop's use of the lane; no method may be called afterwards.
-func (l *Lane) Release() { l.region.release() }
+func (l *Lane) Release() {
+	if l.files != nil {
+		_ = l.files.Close()
+	}
+	l.region.release()
+}

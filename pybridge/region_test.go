@@ -128,7 +128,7 @@ func TestRegionLivesAsLongAsItsUsers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, b := newLane(r, nil, 0, nil), newLane(r, nil, 0, nil)
+	a, b := newLane(r, nil, 0, nil, nil), newLane(r, nil, 0, nil, nil)
 	r.release()
 	a.Release()
 	if r.mem == nil {

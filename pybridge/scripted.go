@@ -1,6 +1,7 @@
 package pybridge
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"sync"
@@ -17,8 +18,10 @@ type Scripted struct {
 	id     int
 	region *region
 	lanes  []*Lane
-	bells  []*os.File    // the worker's ends of the doorbells
-	killed chan struct{} // closed by Kill
+	bells  []*os.File // the worker's ends of the doorbells
+	// fileSockets are its ends of the sockets by which files of responses leave.
+	fileSockets []*os.File
+	killed      chan struct{} // closed by Kill
 
 	mu      sync.Mutex // the taker's turn: over the rest
 	reqHead []uint32   // by lane: requests taken
@@ -56,7 +59,12 @@ func NewScripted(id int, sizes Sizes) (*Scripted, error) {
 			return nil, err
 		}
 		s.bells = append(s.bells, theirs)
-		s.lanes = append(s.lanes, newLane(r, nil, i, ours))
+		files, theirFiles, err := socketPair("files")
+		if err != nil {
+			return nil, err
+		}
+		s.fileSockets = append(s.fileSockets, theirFiles)
+		s.lanes = append(s.lanes, newLane(r, nil, i, ours, files))
 		outlets := make([]outlet, sizes.Threads)
 		for t := range outlets {
 			outlets[t].free = r.head.responseBytes
@@ -84,8 +92,9 @@ func (s *Scripted) Kill() {
 	}
 	s.dead = true
 	close(s.killed)
-	for _, b := range s.bells {
+	for i, b := range s.bells {
 		_ = b.Close()
+		_ = s.fileSockets[i].Close()
 	}
 }
 
@@ -279,6 +288,16 @@ func (t *Taken) Send(data string, flags uint32, wait time.Duration) bool {
 	}
 }
 
+// SendFile publishes a piece of a file, which stays the caller's, as part of the response.
+func (t *Taken) SendFile(f *os.File, off, length int64, flags uint32) bool {
+	id := binary.NativeEndian.AppendUint32(nil, t.Slot)
+	err := unix.Sendmsg(int(t.worker.fileSockets[t.Lane].Fd()), id,
+		unix.UnixRights(int(f.Fd())), nil, unix.MSG_NOSIGNAL)
+	part := filePart{offset: uint64(off), length: uint64(length)}
+	block := unsafe.String((*byte)(unsafe.Pointer(&part)), unsafe.Sizeof(part))
+	return err == nil && t.Send(block, flags|replyFile, answerWaitMax)
+}
+
 // Answer sends a whole response and ends the request.
 func (t *Taken) Answer(data string) bool { return t.Send(data, ReplyLast, answerWaitMax) }
 
@@ -334,6 +353,11 @@ func (t *Taken) Break() {
 	defer s.mu.Unlock()
 	s.write(t.Lane, replyEntry{slot: t.Slot, generation: t.Generation, thread: t.Thread,
 		off: s.region.head.responseBytes, len: 1})
+}
+
+// BreakFile publishes a part of a file whose descriptor was never sent.
+func (t *Taken) BreakFile() {
+	t.Send(string(make([]byte, unsafe.Sizeof(filePart{}))), replyFile, answerWaitMax)
 }
 
 // collectAcks takes back the room of what the loop has acknowledged; under mu.

@@ -95,7 +95,7 @@ func Start(id int, cfg *Config) (*Worker, error) {
 }
 
 // start makes the descriptors the child inherits, in the order that boot.py expects: 3 the
-// shim, 4 the settings, 5 the region, 6 the control socket, 7 and up the doorbells.
+// shim, 4 the settings, 5 the region, 6 the control socket, 7 and up the lanes' sockets.
 func (w *Worker) start(cfg *Config) error {
 	var inherited []*os.File
 	defer func() {
@@ -136,7 +136,13 @@ func (w *Worker) start(cfg *Config) error {
 			return err
 		}
 		_ = add(theirs, nil)
-		w.lanes = append(w.lanes, newLane(w.region, w, i, ours))
+		files, theirFiles, err := socketPair("files")
+		if err != nil {
+			_ = ours.Close()
+			return err
+		}
+		_ = add(theirFiles, nil)
+		w.lanes = append(w.lanes, newLane(w.region, w, i, ours, files))
 	}
 	return w.spawn(cfg, inherited)
 }
@@ -165,7 +171,7 @@ func settingsOf(id int, cfg *Config) settings {
 
 // stub is all that stands on the worker's command line.
 const stub = `import json,os
-with os.fdopen(4) as f: c=json.load(f)
+with os.fdopen(4,"rb") as f: c=json.load(f)
 exec(compile(c["boot"],"<gophersnake>","exec"),{"__name__":"_gophersnake_boot","settings":c})`
 
 // spawn starts the process and the goroutines that listen to it.
@@ -177,6 +183,8 @@ func (w *Worker) spawn(cfg *Config, inherited []*os.File) error {
 	w.cmd = exec.Command(cfg.Python, "-c", stub)
 	w.cmd.Dir = cfg.Dir
 	w.cmd.ExtraFiles = inherited
+	// Until the shim has its control thread, an import that hangs would outlive us.
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	w.cmd.Stdout, w.cmd.Stderr = outW, outW
 	w.cmd.Env = append(os.Environ(), "GOPHERSNAKE_WORKER="+strconv.Itoa(w.id))
 	if os.Getenv("PYTHONUNBUFFERED") == "" {

@@ -5,19 +5,21 @@ The Go process runs this with `settings` in its globals and these descriptors op
     3       the shim, an extension module in a sealed memfd
     5       the region: the shared memory of all lanes
     6       the control socket: we report "r" (ready), or "i" and why the app cannot be imported
-    7 ...   one doorbell for each lane
+    7 ...   two sockets for each lane: its doorbell, and one that passes descriptors of files
 
 Exit codes: 0 when told to finish, 4 when the app cannot be imported.
 """
 
+import io
 import os
+import stat
 import sys
 import threading
 import traceback
 import types
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 
-SHIM, REGION, CONTROL, DOORBELLS = 3, 5, 6, 7
+SHIM, REGION, CONTROL, SOCKETS = 3, 5, 6, 7
 IMPORT_FAILED = 4
 
 
@@ -40,6 +42,23 @@ class FileWrapper:
         raise StopIteration
 
 
+def plain_file(wrapper):
+    """Return (descriptor, offset, length) of what is left of a regular file, else None.
+
+    Only the io module's own binary files will do: others (gzip.GzipFile, a text file) have a
+    descriptor too, but read() gives something else than the file holds.
+    """
+    file = wrapper.filelike
+    raw = file.raw if type(file) in (io.BufferedReader, io.BufferedRandom) else file
+    if type(raw) is not io.FileIO:
+        return None
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode):
+        return None
+    offset = file.tell()
+    return file.fileno(), offset, max(0, found.st_size - offset)
+
+
 def load_shim():
     """Load the extension module from its descriptor: no file on disk, no ctypes."""
     path = f"/proc/self/fd/{SHIM}"
@@ -51,7 +70,7 @@ def load_shim():
 
 def keep_to_ourselves():
     """Keep our descriptors out of the programs that the app starts."""
-    for fd in range(SHIM, DOORBELLS + settings["lanes"]):
+    for fd in range(SHIM, SOCKETS + 2 * settings["lanes"]):
         try:
             os.set_inheritable(fd, False)
         except OSError:
@@ -137,9 +156,11 @@ def main():
     shim = load_shim()
     os.close(SHIM)
     app = load_app()
-    doorbells = [DOORBELLS + i for i in range(settings["lanes"])]
+    sockets = [SOCKETS + i for i in range(2 * settings["lanes"])]
     templates = [environ_template(listener) for listener in settings["listeners"]]
-    shim.attach(REGION, CONTROL, doorbells, app, templates, log_exception)
+    shim.attach(
+        REGION, CONTROL, sockets, app, templates, log_exception, FileWrapper, plain_file
+    )
     serve(shim)
     finish()
 

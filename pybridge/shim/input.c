@@ -34,6 +34,7 @@ int gs_input_open(struct context *c)
     r->body = "";
     r->body_len = 0;
     r->body_mapped = 0;
+    r->body_fd = -1;
     if (!(s->flags & REQ_BODY) || s->body_len == 0)
         return 0;
     r->body_len = (size_t)s->body_len;
@@ -45,16 +46,18 @@ int gs_input_open(struct context *c)
     int fd = gs_receive_file(l, shim.region.head.slots, r->slot_no);
     gs_turn_give();
     void *at = fd < 0 ? MAP_FAILED : mmap(NULL, r->body_len, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (fd >= 0)
-        close(fd);
     if (at == MAP_FAILED) {
         r->body_len = 0;
         py.PyErr_SetFromErrno(py.OSError);
+        if (fd >= 0)
+            close(fd);
         return -1;
     }
     madvise(at, r->body_len, MADV_SEQUENTIAL);
     r->body = at;
     r->body_mapped = 1;
+    r->body_fd = fd;
+    lseek(fd, 0, SEEK_SET); /* as an app expects that reads by fileno() */
     return 0;
 }
 
@@ -65,6 +68,9 @@ void gs_input_close(struct context *c)
 
     if (r->body_mapped)
         munmap((void *)r->body, r->body_len);
+    if (r->body_fd >= 0)
+        close(r->body_fd);
+    r->body_fd = -1;
     r->body_mapped = 0;
     r->body = "";
     r->body_len = 0;
@@ -184,6 +190,19 @@ static PyObj *input_readlines(PyObj *self, PyObj *args)
     return NULL;
 }
 
+/* GIL held. fileno(): the descriptor of a body in a file, which lives as long as the request. */
+static PyObj *input_fileno(PyObj *self, PyObj *args)
+{
+    struct input *in = live(self);
+
+    (void)args;
+    if (!in)
+        return NULL;
+    if (in->c->req.body_fd < 0)
+        return py.PyErr_Format(py.OSError, "wsgi.input is in memory: it has no descriptor");
+    return py.PyLong_FromLong(in->c->req.body_fd);
+}
+
 /* GIL held. The next line; NULL without an exception at the end. */
 static PyObj *input_next(PyObj *self)
 {
@@ -203,6 +222,7 @@ static struct py_method input_methods[] = {
      "read([size]) -> bytes, the rest of the body without a size"},
     {"readline", input_readline, PY_METH_VARARGS,
      "readline([size]) -> bytes up to and including the next newline"},
+    {"fileno", input_fileno, PY_METH_NOARGS, "fileno() -> int, only of a body in a file"},
     {"readlines", input_readlines, PY_METH_VARARGS, "readlines([hint]) -> list of lines"},
     {NULL, NULL, 0, NULL},
 };

@@ -99,6 +99,7 @@ static int map_lane(struct lane *l, char *base, const struct region_head *h, int
     l->arena = base + h->arena_off;
     l->responses = base + h->responses_off;
     l->doorbell = doorbell;
+    l->file_socket = -1;
     l->files = malloc(h->slots * sizeof *l->files);
     if (!l->files)
         return -1;
@@ -210,6 +211,28 @@ int gs_take(struct region *r, uint32_t *next_lane, uint32_t *lane, uint32_t *slo
         }
     }
     return 0;
+}
+
+/* The taker's turn. Sends a descriptor ahead of the reply that needs it; the caller keeps its own.
+ * 0, or -1 when it cannot be sent now. */
+int gs_send_file(struct lane *l, uint32_t slot, int fd)
+{
+    union {
+        struct cmsghdr align;
+        char buf[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec iov = {&slot, sizeof slot};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.buf,
+                       .msg_controllen = sizeof control.buf};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(c), &fd, sizeof fd);
+    return sendmsg(l->file_socket, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == sizeof slot ? 0 : -1;
 }
 
 /* The taker's turn. Receives one descriptor and keeps it for its slot: 1, or 0 when there is none

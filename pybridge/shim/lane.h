@@ -122,6 +122,14 @@ struct reply {
     uint32_t reserved;
 };
 
+#define REPLY_FILE 16u /* the block is a struct file_part of a file, not bytes for the client */
+
+/* A piece of a file that is sent as it is. Its descriptor came before by the lane's file socket,
+ * with the slot's number. */
+struct file_part {
+    uint64_t offset, length;
+};
+
 /* A response block takes a multiple of this in its ring, so that neighbours share no cache line. */
 #define GS_BLOCK_ALIGN 64u
 #define GS_BLOCK_MAX 65536u
@@ -141,6 +149,7 @@ struct lane {
     struct reply *replies;      /* ring */
     char *acks, *slots, *arena, *responses;
     int doorbell;              /* our end of the lane's socket */
+    int file_socket;           /* by which descriptors of files leave, or -1 */
     _Atomic uint32_t req_head; /* next request to take; moved only under the taker's turn */
     uint32_t rep_next;         /* next reply to write; likewise */
     int *files;                /* by slot: descriptor of a body file, or -1 */
@@ -169,6 +178,7 @@ void gs_region_detach(struct region *r);
 int gs_take(struct region *r, uint32_t *next_lane, uint32_t *lane, uint32_t *slot,
             uint32_t *generation);
 uint32_t gs_queued(const struct region *r);
+int gs_send_file(struct lane *l, uint32_t slot, int fd);
 int gs_receive_file(struct lane *l, uint32_t slots, uint32_t slot);
 
 int gs_outlet_init(struct outlet *o, const struct region *r);

@@ -1,6 +1,6 @@
 /* module.c: the extension module `_gophersnake` that boot.py loads.
  *
- *   attach(region_fd, control_fd, doorbell_fds, app, templates, log_exception)
+ *   attach(region_fd, control_fd, sockets, app, templates, log_exception, file_wrapper, plain_file)
  *                               maps the region, starts the control thread
  *   serve(thread, is_main=0)    one thread's life; returns when the worker ends
  *   wait()                      the main thread beside serving threads
@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 __attribute__((visibility("hidden"))) struct shim shim;
@@ -80,26 +81,32 @@ static int make_contexts(void)
     return 0;
 }
 
-/* GIL held. attach(region_fd, control_fd, doorbell_fds, app, templates, log_exception) */
+/* GIL held. attach(...): sockets are a doorbell and a file socket for each lane, in turn. */
 static PyObj *attach(PyObj *self, PyObj *args)
 {
-    int region_fd, control_fd, doorbells[GS_LANES_MAX], n;
+    int region_fd, control_fd, doorbells[GS_LANES_MAX], files[GS_LANES_MAX], n;
     PyObj *fds, *templates;
 
     (void)self;
-    if (!py.PyArg_ParseTuple(args, "iiOOOO:attach", &region_fd, &control_fd, &fds, &shim.app,
-                             &templates, &shim.log_exception))
+    if (!py.PyArg_ParseTuple(args, "iiOOOOOO:attach", &region_fd, &control_fd, &fds, &shim.app,
+                             &templates, &shim.log_exception, &shim.file_wrapper, &shim.plain_file))
         return NULL;
+    py.Py_IncRef(shim.file_wrapper);
+    py.Py_IncRef(shim.plain_file);
     py.Py_IncRef(shim.app);
     py.Py_IncRef(shim.log_exception);
-    n = (int)py.PyList_Size(fds);
+    n = (int)py.PyList_Size(fds) / 2;
     if (n < 1 || n > (int)GS_LANES_MAX)
         return py.PyErr_Format(py.ValueError, "between 1 and %d lanes are possible",
                                (int)GS_LANES_MAX);
-    for (int i = 0; i < n; i++)
-        doorbells[i] = (int)py.PyLong_AsSsize_t(py.PyList_GetItem(fds, i));
+    for (int i = 0; i < n; i++) {
+        doorbells[i] = (int)py.PyLong_AsSsize_t(py.PyList_GetItem(fds, 2 * i));
+        files[i] = (int)py.PyLong_AsSsize_t(py.PyList_GetItem(fds, 2 * i + 1));
+    }
     if (gs_region_attach(&shim.region, region_fd, doorbells, n) < 0)
         return py.PyErr_SetFromErrno(py.OSError);
+    for (int i = 0; i < n; i++)
+        shim.region.lane[i].file_socket = files[i];
     gs_pool_init(&shim.pool, &shim.region, py.free_threaded);
     if (gs_environ_setup(templates) < 0 || make_contexts() < 0)
         return NULL;
@@ -107,6 +114,9 @@ static PyObj *attach(PyObj *self, PyObj *args)
     errno = gs_control_start(control_fd);
     if (errno)
         return py.PyErr_SetFromErrno(py.OSError);
+    /* From here on the control socket tells of the parent's end. The kernel's signal, which the
+     * parent asked for, comes with the end of the one thread that started us. */
+    prctl(PR_SET_PDEATHSIG, 0);
     py.Py_IncRef(py.None);
     return py.None;
 }

@@ -140,6 +140,26 @@ static int send_iterable(struct context *c, PyObj *result)
     return rc;
 }
 
+/* GIL held; let go while the ring is full. What wsgi.file_wrapper made: a regular file of some size
+ * goes to the loop as it is, anything else is read. Result as of gs_response_block. */
+static int send_file(struct context *c, PyObj *wrapper)
+{
+    int fd, rc = 1;
+    ssize_t offset, length;
+    PyObj *file = py.PyObject_CallFunctionObjArgs(shim.plain_file, wrapper, NULL);
+
+    if (!file)
+        return -1;
+    if (file != py.None) {
+        if (!py.PyArg_ParseTuple(file, "inn", &fd, &offset, &length))
+            rc = -1;
+        else if (length >= GS_FILE_BYTES_MIN)
+            rc = gs_response_file(c, fd, offset, length);
+    }
+    py.Py_DecRef(file);
+    return rc == 1 ? send_iterable(c, wrapper) : rc;
+}
+
 /* GIL held; let go while the ring is full. The whole response of a result. 0, or -1 with an
  * exception set. */
 static int send_result(struct context *c, PyObj *result)
@@ -151,6 +171,8 @@ static int send_result(struct context *c, PyObj *result)
         rc = send_sequence(c, result, type == py.T_list);
     else if (type == py.T_bytes) /* iterating it would give numbers; what is meant is clear */
         rc = send_bytes(c, result, 0);
+    else if (type == shim.file_wrapper)
+        rc = send_file(c, result);
     else
         rc = send_iterable(c, result);
 

@@ -236,6 +236,43 @@ failed:
     return -1;
 }
 
+/* GIL held; let go while the ring is full. The rest of the body is `length` bytes of the file behind
+ * fd, from offset on, or fewer if Content-Length says so. 0; 1 when it has to be read instead (what
+ * was sent so far stands); -1 with an exception set. */
+int gs_response_file(struct context *c, int fd, int64_t offset, int64_t length)
+{
+    struct request *r = &c->req;
+    struct lane *l = &shim.region.lane[r->lane];
+
+    if (r->state == RESPONSE_NONE || r->state == RESPONSE_FAILED)
+        return 1; /* reading it says what is wrong */
+    if (r->state == RESPONSE_STARTED && send_head(c, length, sizeof(struct file_part)) < 0)
+        goto failed;
+    if (r->bodiless || r->chunked || r->length < 0)
+        return r->bodiless ? 0 : 1;
+    if (length > r->length - r->sent)
+        length = r->length - r->sent;
+    if (length == 0)
+        return 0;
+    publish(c, 0);
+    gs_turn_take();
+    int rc = gs_send_file(l, r->slot_no, fd);
+    gs_turn_give();
+    if (rc < 0)
+        return 1;
+    struct file_part part = {(uint64_t)offset, (uint64_t)length};
+    if (open_block(c, sizeof part) < 0 || put(c, (const char *)&part, sizeof part) < 0)
+        goto failed;
+    r->sent += length;
+    r->ended = r->sent == r->length;
+    publish(c, REPLY_FILE | (r->ended ? REPLY_END | end_flags(r) : 0));
+    return 0;
+failed:
+    if (!py.PyErr_Occurred())
+        py.PyErr_Format(py.OSError, "the server process has gone");
+    return -1;
+}
+
 /* GIL held; let go while the ring is full. The app is done without an error: the body's end. 0; 1
  * when it gave fewer bytes than its Content-Length (the client is told by closing); -1 with an
  * exception set. */

@@ -8,6 +8,7 @@
 
 #define GS_TEMPLATES_MAX 64u
 #define GS_HEAD_BYTES_MAX (1u << 20) /* an app's response head above this is refused: 500 */
+#define GS_FILE_BYTES_MIN 65536      /* shorter files are read: passing one costs more */
 #define GS_VALUE_CACHE_MAX 128u      /* longer values are not kept */
 
 /* One header name that is known: its environ key, and the last value seen under it. */
@@ -68,6 +69,7 @@ struct request {
     uint32_t block_off, block_len, block_cap;
     const char *body; /* the request's whole body */
     size_t body_len;
+    int body_fd;     /* of a body in a file, or -1 */
     int body_mapped; /* body is a mapped file, unmapped at the end */
 };
 
@@ -86,6 +88,7 @@ struct shim {
     struct pool pool;
     struct context *contexts; /* [threads] */
     PyObj *app, *log_exception;
+    PyObj *file_wrapper, *plain_file; /* boot.py's class, and its look at an instance */
     PyObj *templates[GS_TEMPLATES_MAX];
     uint32_t template_count;
     _Atomic uint32_t turn; /* the taker's turn on free-threaded builds; the GIL serves elsewhere */
@@ -135,6 +138,7 @@ int gs_extensions_add(struct context *c, PyObj *env);
 void gs_response_reset(struct context *c);
 int gs_head_append(struct request *r, const char *s, size_t len);
 int gs_response_block(struct context *c, const char *data, size_t len, int more, int64_t whole);
+int gs_response_file(struct context *c, int fd, int64_t offset, int64_t length);
 int gs_response_end(struct context *c);
 int gs_response_interim(struct context *c, const char *data, size_t len);
 void gs_response_ended(struct context *c);
