@@ -23,7 +23,8 @@ var defines = map[string]uint64{ // never written to
 	"REQ_HTTP10": flagHTTP10, "REQ_KEEP_ALIVE": flagKeepAlive, "REQ_HEAD": flagHead,
 	"REQ_BODY_ARENA": flagBodyArena, "REQ_BODY_FILE": flagBodyFile, "REQ_BODY": flagBody,
 	"REPLY_LAST": ReplyLast, "REPLY_ABORT": ReplyAbort, "REPLY_CLOSE": ReplyClose,
-	"REPLY_END": ReplyEnd, "REPLY_FILE": replyFile, "GONE_CLOSED": goneClosed, "GONE_HALF_CLOSED": goneHalfClosed,
+	"REPLY_END": ReplyEnd, "REPLY_FILE": replyFile,
+	"GONE_CLOSED": goneClosed, "GONE_HALF_CLOSED": goneHalfClosed,
 	"GS_BLOCK_ALIGN": blockAlign, "GS_BLOCK_MAX": blockMax,
 }
 
