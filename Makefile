@@ -11,7 +11,7 @@ FUZZTIME ?= 30s
 # other test needs Go, a C compiler and a python3.
 UNIT_PACKAGES = $$(go list ./... | grep --invert-match '/server/e2e$$')
 
-.PHONY: run build test check race bench fuzz fault mutants clean help
+.PHONY: run build test check race bench micro fuzz fault mutants clean help
 .PHONY: need-build need-run need-test shim format vet unit c-test shell venvs
 
 run: need-run build ## build everything and serve the demo app on http://127.0.0.1:8000
@@ -29,7 +29,11 @@ check: need-build format vet unit c-test shell ## formatting, vet, unit, C and s
 race: need-build shim ## run the unit tests under the race detector
 	CGO_ENABLED=1 go test -race -timeout=10m $(UNIT_PACKAGES)
 
-bench: need-build shim ## run the Go benchmarks
+bench: need-test build ## measure against other servers, make BENCHMARKS.md (BENCH=--help)
+	go build -o build/bench/bench ./bench
+	build/bench/bench run $(BENCH)
+
+micro: need-build shim ## run the Go benchmarks
 	go test -run='^$$' -bench=. -benchmem $(UNIT_PACKAGES)
 
 fuzz: need-build shim ## run each fuzz target for FUZZTIME (30s)

@@ -36,6 +36,10 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Pyth
 	return err != nil
 }
 
+// frameworks is the environment with what the apps import. It is made once: Django alone is
+// 40 MB.
+const frameworks = "frameworks"
+
 func venvDir(root, kit string) string { return filepath.Join(root, "build", "bench", "venv-"+kit) }
 
 // findPython picks the interpreter that all servers use: the distribution's where it can make
@@ -60,6 +64,9 @@ func findPython(ctx context.Context, asked string) (string, error) {
 func install(ctx context.Context, root, python string, all []peer, say io.Writer) (
 	map[string]string, error,
 ) {
+	if err := makeVenv(ctx, root, python, frameworks, say); err != nil {
+		return nil, fmt.Errorf("frameworks: %w", err)
+	}
 	lacking := map[string]string{}
 	kits := map[string]error{}
 	for i := range all {
@@ -90,9 +97,8 @@ func install(ctx context.Context, root, python string, all []peer, say io.Writer
 // makeVenv makes one environment, unless it is there already with the same requirements.
 func makeVenv(ctx context.Context, root, python, kit string, say io.Writer) error {
 	dir := venvDir(root, kit)
-	frameworks := filepath.Join(root, "bench", "peers", "frameworks.txt")
 	own := filepath.Join(root, "bench", "peers", kit+".txt")
-	want, err := stampOf(ctx, python, frameworks, own)
+	want, err := stampOf(ctx, python, own)
 	if err != nil {
 		return err
 	}
@@ -112,14 +118,11 @@ func makeVenv(ctx context.Context, root, python, kit string, say io.Writer) erro
 		return err
 	}
 	defer log.Close()
+	inside := filepath.Join(dir, "bin", "python")
 	for _, args := range [][]string{
 		{python, "-m", "venv", dir},
-		// A server's own pins come last, in a run of their own: a framework may want another
-		// version of the same library (CherryPy brings a cheroot).
-		{filepath.Join(dir, "bin", "python"), "-m", "pip", "install", "--no-input",
-			"--disable-pip-version-check", "--requirement", frameworks},
-		{filepath.Join(dir, "bin", "python"), "-m", "pip", "install", "--no-input",
-			"--disable-pip-version-check", "--requirement", own},
+		{inside, "-m", "pip", "install", "--no-input", "--disable-pip-version-check",
+			"--requirement", own},
 	} {
 		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 		cmd.Stdout, cmd.Stderr = log, log
@@ -127,7 +130,28 @@ func makeVenv(ctx context.Context, root, python, kit string, say io.Writer) erro
 			return fmt.Errorf("cannot be installed: %s", reason(log.Name(), err))
 		}
 	}
+	if kit != frameworks {
+		if err := linkFrameworks(ctx, inside, venvDir(root, frameworks)); err != nil {
+			return err
+		}
+	}
 	return os.WriteFile(stamp, want, 0o644)
+}
+
+// linkFrameworks adds the packages of the environment with the frameworks to another one. They
+// come last on its path, so that a server finds its own version of a library that both have.
+func linkFrameworks(ctx context.Context, inside, from string) error {
+	const ask = `import sysconfig; print(sysconfig.get_path("purelib"))`
+	theirs, err := exec.CommandContext(ctx, filepath.Join(from, "bin", "python"), "-c", ask).Output()
+	if err != nil {
+		return fmt.Errorf("%s: %w", from, err)
+	}
+	mine, err := exec.CommandContext(ctx, inside, "-c", ask).Output()
+	if err != nil {
+		return fmt.Errorf("%s: %w", inside, err)
+	}
+	link := filepath.Join(strings.TrimSpace(string(mine)), "frameworks.pth")
+	return os.WriteFile(link, theirs, 0o644)
 }
 
 func stampOf(ctx context.Context, python string, files ...string) ([]byte, error) {

@@ -76,17 +76,19 @@ func peers() []peer {
 			setting: "the same with one blocking thread: its own benchmarks for short requests",
 			command: func(s *site) []string { return granian(s, 1) }},
 		{name: "gunicorn-gthread", kit: "gunicorn", dist: "gunicorn",
-			setting: "worker files in memory", command: func(s *site) []string {
+			setting: "C parser, worker files in memory", command: func(s *site) []string {
 				return gunicorn(s, "gthread", "--threads", strconv.Itoa(s.threads))
 			}},
 		{name: "gunicorn-gevent", kit: "gunicorn", dist: "gunicorn",
-			setting: "greenlets, no bound but the clients'",
+			setting: "the same; greenlets, no bound but the clients'",
 			command: func(s *site) []string { return gunicorn(s, "gevent") }},
 		{name: "uwsgi-http", kit: "uwsgi", dist: "uWSGI", needs: []need{headers},
-			setting: "`--http-socket`: closes after each answer",
-			command: func(s *site) []string { return uwsgi(s, "--http-socket") }},
+			setting: "`--http-socket`, which closes after each answer; told to say so",
+			command: func(s *site) []string {
+				return append(uwsgi(s, "--http-socket"), "--add-header", "Connection: close")
+			}},
 		{name: "uwsgi-http11", kit: "uwsgi", dist: "uWSGI", needs: []need{headers},
-			setting: "`--http11-socket`: keep-alive holds a thread",
+			setting: "`--http11-socket`, where a kept connection holds a thread",
 			command: func(s *site) []string { return uwsgi(s, "--http11-socket") }},
 		{name: "waitress", kit: "waitress", dist: "waitress", setting: "poll instead of select",
 			command: launcher("waitress")},
@@ -121,7 +123,8 @@ func gunicorn(s *site, class string, more ...string) []string {
 	args := []string{s.bin("gunicorn"), "--bind", s.address(), "--workers", "1",
 		"--worker-class", class, "--worker-connections", strconv.Itoa(clientsMax),
 		"--keep-alive", strconv.Itoa(idleSeconds), "--backlog", strconv.Itoa(s.backlog),
-		"--worker-tmp-dir", "/dev/shm", "--no-control-socket", "--log-level", "warning"}
+		"--worker-tmp-dir", "/dev/shm", "--http-parser", "fast", "--no-control-socket",
+		"--log-level", "warning"}
 	return append(append(args, more...), s.module+":app")
 }
 
@@ -142,7 +145,7 @@ func modWSGI(s *site) []string {
 		"--keep-alive-timeout", strconv.Itoa(idleSeconds), "--chunked-request",
 		"--limit-request-body", strconv.Itoa(100 << 20), "--server-backlog",
 		strconv.Itoa(s.backlog), "--server-root", s.file("root"), "--python-path", s.apps,
-		"--log-to-terminal", "--include-file", s.file("more.conf")}
+		"--locale", "C.UTF-8", "--log-to-terminal", "--include-file", s.file("more.conf")}
 	if os.Getuid() == 0 {
 		args = append(args, "--user", "www-data", "--group", "www-data")
 	}
@@ -154,7 +157,7 @@ func prepareModWSGI(s *site) error {
 }
 
 func caddysnake(s *site) []string {
-	return []string{s.bin("caddysnake"), "python-server", "--server-type", "wsgi",
+	return []string{s.bin("caddysnake"), "--server-type", "wsgi",
 		"--app", s.module + ":app", "--listen", s.address(), "--workers", "1"}
 }
 

@@ -78,7 +78,8 @@ func environment(s *site) []string {
 		case name == "PORT", name == "WEB_CONCURRENCY", name == "PATH", name == "VIRTUAL_ENV",
 			strings.HasPrefix(name, "GUNICORN_"), strings.HasPrefix(name, "GRANIAN_"),
 			strings.HasPrefix(name, "UWSGI_"), strings.HasPrefix(name, "GOPHERSNAKE_"),
-			strings.HasPrefix(name, "PYTHON"):
+			strings.HasPrefix(name, "PYTHON"), strings.HasPrefix(name, "XDG_"),
+			name == "CADDY_ADMIN":
 		default:
 			env = append(env, pair)
 		}
@@ -88,6 +89,8 @@ func environment(s *site) []string {
 		path = filepath.Join(s.venv, "bin") + string(os.PathListSeparator) + path
 		env = append(env, "VIRTUAL_ENV="+s.venv)
 	}
+	// Caddy keeps files of its own, and a fixed port for its administration.
+	env = append(env, "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir, "CADDY_ADMIN=off")
 	return append(env, "PATH="+path, "PYTHONPATH="+s.apps, "PYTHONDONTWRITEBYTECODE=1")
 }
 

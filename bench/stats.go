@@ -1,0 +1,211 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
+// spread is what a few rounds say: the median with the least and the most.
+type spread struct {
+	median, least, most float64
+	rounds              int
+}
+
+func spreadOf(values []float64) spread {
+	if len(values) == 0 {
+		return spread{}
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	median := sorted[middle]
+	if len(sorted)%2 == 0 {
+		median = (sorted[middle-1] + sorted[middle]) / 2
+	}
+	return spread{median, sorted[0], sorted[len(sorted)-1], len(sorted)}
+}
+
+// number prints a figure with three digits that mean something, and commas.
+func number(v float64) string {
+	switch {
+	case v == 0:
+		return "0"
+	case math.Abs(v) < 10:
+		return fmt.Sprintf("%.2f", v)
+	case math.Abs(v) < 100:
+		return fmt.Sprintf("%.1f", v)
+	}
+	digits := fmt.Sprintf("%.0f", v)
+	for at := len(digits) - 3; at > 0 && digits[at-1] != '-'; at -= 3 {
+		digits = digits[:at] + "," + digits[at:]
+	}
+	return digits
+}
+
+// String is "median (least–most)", or one number when there was one round.
+func (s spread) String() string {
+	switch s.rounds {
+	case 0:
+		return ""
+	case 1:
+		return number(s.median)
+	}
+	return fmt.Sprintf("%s (%s–%s)", number(s.median), number(s.least), number(s.most))
+}
+
+// ratio prints a spread of ratios. If some rounds say more than 1 and some less, then the
+// difference is below the noise, and ≈ says so.
+func (s spread) ratio() string {
+	switch {
+	case s.rounds == 0:
+		return ""
+	case s.rounds == 1:
+		return fmt.Sprintf("%.2f", s.median)
+	case s.least < 1 && s.most > 1:
+		return fmt.Sprintf("≈ %.2f (%.2f–%.2f)", s.median, s.least, s.most)
+	}
+	return fmt.Sprintf("%.2f (%.2f–%.2f)", s.median, s.least, s.most)
+}
+
+// row is all rounds of one peer at one workload.
+type row struct {
+	peer  string
+	cells []cell // one a round
+}
+
+// table is one workload in one placement.
+type table struct {
+	work      *workNote
+	placement string
+	rows      []row // in the order of the peers
+}
+
+// tables sorts the cells.
+func (r *results) tables() []table {
+	var all []table
+	for _, where := range []string{shared, apart} {
+		for i := range r.Workloads {
+			t := table{work: &r.Workloads[i], placement: where}
+			for _, p := range r.Peers {
+				one := row{peer: p.Name}
+				for _, c := range r.Cells {
+					if c.Placement == where && c.Workload == t.work.Name && c.Peer == p.Name {
+						one.cells = append(one.cells, c)
+					}
+				}
+				if len(one.cells) > 0 {
+					t.rows = append(t.rows, one)
+				}
+			}
+			if len(t.rows) > 0 {
+				all = append(all, t)
+			}
+		}
+	}
+	return all
+}
+
+// of collects a value of the good cells.
+func (r *row) of(value func(*cell) float64) spread {
+	var values []float64
+	for i := range r.cells {
+		if r.cells[i].Failure == "" {
+			values = append(values, value(&r.cells[i]))
+		}
+	}
+	return spreadOf(values)
+}
+
+// figure is what a workload is judged by.
+func (t *table) figure(c *cell) float64 {
+	switch t.work.Measure {
+	case latency:
+		return float64(c.Latency.at(99)) / 1e3
+	case start:
+		return c.StartMillis
+	}
+	return c.PerSecond
+}
+
+// ratio compares ours with a peer, round by round. It is above 1 where ours is better, whether
+// more or less is better in this workload.
+func (t *table) ratio(peer *row) spread {
+	var mine *row
+	for i := range t.rows {
+		if t.rows[i].peer == ours {
+			mine = &t.rows[i]
+		}
+	}
+	if mine == nil || peer.peer == ours {
+		return spread{}
+	}
+	var ratios []float64
+	for i := range mine.cells {
+		for j := range peer.cells {
+			a, b := &mine.cells[i], &peer.cells[j]
+			if a.Round != b.Round || a.Failure != "" || b.Failure != "" {
+				continue
+			}
+			left, right := t.figure(a), t.figure(b)
+			if t.work.Measure != throughput {
+				left, right = right, left
+			}
+			if right > 0 {
+				ratios = append(ratios, left/right)
+			}
+		}
+	}
+	return spreadOf(ratios)
+}
+
+// best finds the peer, other than ours and the fixed ones, that is ahead of the others.
+func (t *table) best(skip map[string]bool) *row {
+	var found *row
+	var top float64
+	for i := range t.rows {
+		one := &t.rows[i]
+		s := one.of(t.figure)
+		if one.peer == ours || skip[one.peer] || s.rounds == 0 {
+			continue
+		}
+		better := s.median > top
+		if t.work.Measure != throughput {
+			better = s.median < top
+		}
+		if found == nil || better {
+			found, top = one, s.median
+		}
+	}
+	return found
+}
+
+// notes tells what was wrong in some round.
+func (r *row) notes() string {
+	said := []string{}
+	add := func(note string) {
+		if note != "" && !slices.Contains(said, note) {
+			said = append(said, note)
+		}
+	}
+	errors := map[string]int64{}
+	for i := range r.cells {
+		c := &r.cells[i]
+		add(c.Failure)
+		for kind, n := range c.Errors {
+			errors[kind] += n
+		}
+		if c.Latency != nil {
+			add(c.Latency.CrowdLack)
+			if c.Latency.IdleLost > 0 {
+				add("idle clients were closed")
+			}
+		}
+		if c.GeneratorCPU > generatorBusy {
+			add("generator at its limit")
+		}
+	}
+	for _, kind := range slices.Sorted(mapsKeys(errors)) {
+		add(fmt.Sprintf("%s %s errors", number(float64(errors[kind])), kind))
+	}
+	return joinNotes(said)
+}
