@@ -42,6 +42,7 @@ type client struct {
 	broken   bool // the answer is not whole
 	http10   bool
 	asked    bool // it has sent a request on this connection
+	upgraded bool // the app may talk to it by itself: see upgrade.go
 	surplus  bool // beyond ConnectionsMax: it gets 503
 	opened   bool // gnet has given it to the loop; read by its acceptor afterwards
 	listener uint16
@@ -70,6 +71,7 @@ type incoming struct {
 	chunked http1.Chunked
 	isChunk bool
 	hasBody bool
+	upgrade bool
 	queued  bool
 	left    int64 // Content-Length bytes still to come
 	got     int64 // body bytes so far

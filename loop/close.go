@@ -110,7 +110,7 @@ func (l *loop) abandon(c *client) {
 // sending side. If an answer is still owed, a duplicate of the descriptor lives on until it is sent
 // (RFC 9112 §9.6: a half-closed client still reads).
 func (l *loop) hungUp(c *client, err error) {
-	if c.state == stateClosed {
+	if c.state == stateClosed || c.conn == nil { // ours already
 		return
 	}
 	fd := c.fd

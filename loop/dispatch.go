@@ -62,7 +62,8 @@ func (l *loop) retain(c *client) bool {
 	if c.incoming != nil && c.incoming.head != nil {
 		return true
 	}
-	in := &incoming{head: getBuffer(l.request.Head), hasBody: l.request.HasBody}
+	in := &incoming{head: getBuffer(l.request.Head), hasBody: l.request.HasBody,
+		upgrade: l.request.Socket != 0}
 	if len(l.request.Body) > 0 {
 		in.body = getBuffer(l.request.Body)
 		in.got = int64(len(l.request.Body))
@@ -116,6 +117,9 @@ func (l *loop) submitTo(ln *lane, c *client) bool {
 	l.timing.set(c, timerApp, l.now)
 	ln.touched = true
 	l.flushSoon()
+	if l.request.Socket != 0 {
+		l.handOver(c)
+	}
 	return true
 }
 
@@ -195,6 +199,9 @@ func (l *loop) prepare(c *client) bool {
 	}
 	l.fill(c, req, in.head.B)
 	l.request.HasBody = in.hasBody
+	if in.upgrade {
+		l.request.Socket = c.fd
+	}
 	if in.file != nil {
 		l.request.BodyFile, l.request.BodyLen = in.file, in.got
 	} else if in.body != nil {

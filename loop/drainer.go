@@ -14,9 +14,10 @@ import (
 // nobody else writes to the client (invariant 1). It works on a duplicate of the descriptor, so it
 // outlives gnet's connection, which a half-close ends.
 //
-// What waits is a queue of three parts: memory, then an unlinked file, so that a slow reader
-// parks no thread of the worker, then tail, which is filled only when there is no room for files:
-// then the thread waits until tail is empty, so that tail never holds more than one response ring.
+// What waits is a queue of three parts. Bytes come into memory while there is room, else into tail;
+// while tail holds any, the thread that makes them waits, so tail is never longer than one response
+// ring. A second goroutine, the spooler, moves tail into an unlinked file, the part between both,
+// so that a slow reader parks no thread of the worker. The loop itself never waits for a disk.
 type drainer struct {
 	loop    *loop
 	client  *client // touched on the loop only
@@ -28,11 +29,13 @@ type drainer struct {
 	memory    []byte   // under mu, as are the next ones
 	file      *os.File // nil until it is needed
 	head, end int64    // what of the file waits
+	moving    bool     // the spooler runs and has bytes that stand between file and tail
 	tail      []byte
-	left      int64 // bytes in all parts and in the goroutine's hands
-	booked    int64 // of the reactor's buffers
-	posted    bool  // the loop was told that everything is written
-	ended     bool  // by endDrainer
+	content   *content // an app's file, after all the others
+	left      int64    // bytes in all parts and in the goroutines' hands
+	booked    int64    // of the reactor's buffers
+	posted    bool     // the loop was told that everything is written
+	ended     bool     // by endDrainer
 
 	more chan struct{} // there is something to write
 	quit chan struct{}
@@ -67,16 +70,16 @@ func (d *drainer) add(data []byte) {
 	d.mu.Lock()
 	d.left += int64(len(data))
 	d.posted = false
-	switch {
-	case len(d.tail) > 0:
+	if d.moving || len(d.tail) > 0 || d.end > d.head || !d.remember(data) {
 		d.tail = append(d.tail, data...)
-	case d.end > d.head || !d.remember(data):
-		if err := d.spool(data); err != nil {
-			d.loop.reached("max-spool", "a thread waits: "+err.Error(), d.client)
-			d.tail = append(d.tail, data...)
-		}
+		d.startSpooler()
 	}
 	d.mu.Unlock()
+	d.wake()
+}
+
+// wake makes the goroutine look for bytes.
+func (d *drainer) wake() {
 	select {
 	case d.more <- struct{}{}:
 	default:
@@ -94,35 +97,74 @@ func (d *drainer) remember(data []byte) bool {
 	return true
 }
 
-// spool appends to the file if there is room for it; under mu.
-func (d *drainer) spool(data []byte) error {
-	n := int64(len(data))
+// startSpooler lets a goroutine move tail into the file, if there is room; under mu.
+func (d *drainer) startSpooler() {
 	budget := &d.loop.reactor.spool
-	if !budget.take(n) {
-		return errSpoolFull
+	n := int64(len(d.tail))
+	if d.moving || n == 0 || !budget.take(n) {
+		return
 	}
-	var err error
-	if d.file == nil {
-		d.file, err = d.loop.tempFile()
-	}
-	if err == nil {
-		_, err = d.file.WriteAt(data, d.end)
-	}
-	if err != nil {
-		budget.give(n)
-		return err
-	}
-	d.end += n
-	return nil
+	data := d.tail
+	d.moving, d.tail = true, nil
+	go func() {
+		err := d.spool(data)
+		d.loop.post(func() { d.loop.spooled(d, err) })
+	}()
 }
 
-var errSpoolFull = errors.New("no more room for temporary files")
+// spool writes data to the end of the file; it is the only writer meanwhile. What cannot be
+// written goes back to where it was.
+func (d *drainer) spool(data []byte) error {
+	d.mu.Lock()
+	f, end := d.file, d.end
+	d.mu.Unlock()
+	var err error
+	if f == nil {
+		f, err = d.loop.tempFile()
+	}
+	if err == nil {
+		_, err = f.WriteAt(data, end)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.moving, d.file = false, f
+	if err != nil {
+		d.tail = append(data, d.tail...)
+		d.loop.reactor.spool.give(int64(len(data)))
+	} else {
+		d.end += int64(len(data))
+	}
+	if d.ended {
+		d.tail = nil
+		d.dropFile()
+	}
+	d.wake()
+	return err
+}
+
+// spooled runs on the loop when the spooler is done: the thread may go on if nothing is left for
+// it to wait for.
+func (l *loop) spooled(d *drainer, err error) {
+	if d.client.drainer != d {
+		return
+	}
+	if err != nil {
+		l.reached("max-spool", "cannot write a temporary file: "+err.Error(), d.client)
+		return // until the next tick
+	}
+	d.mu.Lock()
+	d.startSpooler()
+	d.mu.Unlock()
+	if !d.full() {
+		l.letGo(d)
+	}
+}
 
 // full reports whether the response has to wait. Loop only.
 func (d *drainer) full() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.tail) > 0
+	return d.moving || len(d.tail) > 0
 }
 
 // empty reports whether everything is written. Loop only.
@@ -156,22 +198,23 @@ func (l *loop) letGo(d *drainer) {
 	ln.bridge.FlushAcks()
 }
 
-// unburden moves what threads wait for into files, if there is room for them now. If there is none
-// and requests wait for a thread, clients that take nothing are closed.
+// unburden tries again to move what threads wait for into files. While there is no room and requests
+// wait for a thread, clients that take nothing are closed.
 func (l *loop) unburden() {
 	for d := range l.drainers {
-		if d.held == nil {
+		ln := d.held
+		if ln == nil {
 			continue
 		}
 		d.mu.Lock()
-		ok := len(d.tail) == 0
-		if !ok && d.spool(d.tail) == nil {
-			d.tail, ok = nil, true
-		}
+		d.startSpooler()
+		stuck := !d.moving && len(d.tail) > 0
 		d.mu.Unlock()
-		if ok {
-			l.letGo(d)
-		} else if ln := d.held; ln.member.inFlight.Load() > int64(ln.bridge.Threads()) {
+		if !stuck {
+			continue
+		}
+		l.reached("max-spool", "a thread waits for a client that reads slowly", d.client)
+		if ln.member.inFlight.Load() > int64(ln.bridge.Threads()) {
 			l.reactor.makeRoom()
 		}
 	}
@@ -196,7 +239,7 @@ func (l *loop) closeStalled() {
 	now := l.reactor.monotonic()
 	for d := range l.drainers {
 		d.mu.Lock()
-		big := d.end > 0 || len(d.tail) > 0
+		big := d.end > 0 || d.moving || len(d.tail) > 0
 		d.mu.Unlock()
 		if big && now-d.moved.Load() > int64(stalledTime) {
 			l.reached("max-spool", "a client that reads nothing is closed", d.client)
@@ -216,7 +259,13 @@ func (l *loop) endDrainer(d *drainer) {
 	d.ended = true
 	l.reactor.buffers.give(d.booked)
 	d.memory, d.tail, d.booked = nil, nil, 0
-	d.dropFile()
+	if !d.moving { // else the spooler does it
+		d.dropFile()
+	}
+	if d.content != nil {
+		d.content.close()
+		d.content = nil
+	}
 }
 
 // dropFile gives the file's room back; under mu.
@@ -233,11 +282,24 @@ func (d *drainer) dropFile() {
 type piece struct {
 	data       []byte
 	fromMemory bool
-	fromFile   bool
+	from       *os.File // data comes out of it
+	at, waits  int64    // where in the file, and how many bytes wait there
+	content    *content // instead of data
 }
 
 // take gives the goroutine the bytes that come next, or none. buf is where bytes of the file go.
 func (d *drainer) take(buf []byte) (piece, error) {
+	p, err := d.next()
+	if p.from == nil {
+		return p, err
+	}
+	// Without the lock, for which the loop would wait. Nobody else takes from the file.
+	n, err := p.from.ReadAt(buf[:min(int64(len(buf)), p.waits)], p.at)
+	p.data = buf[:n]
+	return p, err
+}
+
+func (d *drainer) next() (piece, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -248,11 +310,16 @@ func (d *drainer) take(buf []byte) (piece, error) {
 		d.memory = nil
 		return p, nil
 	case d.end > d.head:
-		n, err := d.file.ReadAt(buf[:min(int64(len(buf)), d.end-d.head)], d.head)
-		return piece{data: buf[:n], fromFile: true}, err
+		return piece{from: d.file, at: d.head, waits: d.end - d.head}, nil
+	case d.moving: // the spooler tells when its bytes are in the file
+		return piece{}, nil
 	case len(d.tail) > 0:
 		p := piece{data: d.tail}
 		d.tail = nil
+		return p, nil
+	case d.content != nil:
+		p := piece{content: d.content}
+		d.content = nil
 		return p, nil
 	}
 	return piece{}, nil
@@ -271,8 +338,8 @@ func (d *drainer) wrote(n int64, p *piece) (empty bool) {
 		d.booked -= n
 		d.loop.reactor.buffers.give(n)
 	}
-	if p.fromFile {
-		if d.head += n; d.head == d.end {
+	if p.from != nil {
+		if d.head += n; d.head == d.end && !d.moving {
 			d.dropFile()
 		}
 	}
@@ -287,6 +354,9 @@ func (d *drainer) run() {
 	buf := make([]byte, drainPieceBytes)
 	for {
 		p, err := d.take(buf)
+		if err == nil && p.content != nil {
+			err = d.sendContent(&p)
+		}
 		if err == nil && len(p.data) == 0 {
 			select {
 			case <-d.quit:

@@ -184,7 +184,7 @@ func (l *loop) laneDown(ln *lane) {
 			continue
 		}
 		ln.clients[slot], c.lane = nil, nil
-		if !ln.bridge.Cancel(c.slot, c.gen) {
+		if c.upgraded || !ln.bridge.Cancel(c.slot, c.gen) {
 			l.fail(c)
 			continue
 		}
@@ -251,6 +251,10 @@ func (l *loop) move(c *client) {
 // that its answer is not whole.
 func (l *loop) fail(c *client) {
 	defer l.recover(c)
+	if c.upgraded { // whatever it speaks with the app, it is not HTTP
+		l.drop(c)
+		return
+	}
 	if !c.begun {
 		l.refuse(c, 502, "the worker died", "")
 		return

@@ -42,6 +42,8 @@ type Config struct {
 	QueueTimeout   time.Duration // a request waiting for a thread; 503
 	RequestTimeout time.Duration // until an answer begins; 504; 0: none
 
+	WebSocket bool // an upgrade request brings the app its client's socket
+
 	ConnectionsMax   int   // clients at a time, over all loops; 503
 	QueueMax         int   // requests waiting for a thread, over all loops; 503
 	PipelineBytesMax int   // that a client may send ahead; its request at hand is the last one

@@ -123,6 +123,9 @@ func (l *loop) head(c *client, data []byte, n int) []byte {
 	case req.Asterisk:
 		l.refuse(c, 400, "OPTIONS * with a body", "")
 		return nil
+	case l.cfg.WebSocket && wantsWebSocket(req):
+		l.upgrade(c, req, data[:n], rest)
+		return nil
 	case !req.Chunked && req.ContentLength <= 0:
 		l.fill(c, req, data[:n])
 		l.request.HasBody = req.ContentLength == 0

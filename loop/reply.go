@@ -56,6 +56,9 @@ func (l *loop) takeReply(ln *lane, r *pybridge.Reply) bool {
 	if last {
 		ln.done()
 	}
+	if c == nil && r.File != nil {
+		_ = r.File.Close()
+	}
 	if c == nil || !l.deliver(c, ln, r, ended) {
 		ln.bridge.Ack(r.Thread)
 	}
@@ -73,7 +76,9 @@ func (l *loop) deliver(c *client, ln *lane, r *pybridge.Reply, ended bool) (held
 		c.begun = true
 		l.timing.clear(c)
 	}
-	if len(r.Data) > 0 {
+	if r.File != nil {
+		l.sendFile(c, r.File, r.FileOff, r.FileLen)
+	} else if len(r.Data) > 0 {
 		l.send(c, r.Data)
 	}
 	d := c.drainer

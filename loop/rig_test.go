@@ -60,6 +60,11 @@ func newRig(t testing.TB, change func(*Config)) *rig {
 	if g.r, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("log:\n%s", g.log.text())
+		}
+	})
 	t.Cleanup(g.close)
 	if g.ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
@@ -81,15 +86,9 @@ func (g *rig) close() {
 	if n := g.r.clients.Load(); n != 0 {
 		g.t.Errorf("clients after the end: got %d, want 0", n)
 	}
-	if n := g.r.buffers.used.Load(); n != 0 {
-		g.t.Errorf("buffer bytes booked after the end: got %d, want 0", n)
-	}
-	if n := g.r.spool.used.Load(); n != 0 {
-		g.t.Errorf("file bytes booked after the end: got %d, want 0", n)
-	}
-	if g.t.Failed() {
-		g.t.Logf("log:\n%s", g.log.text())
-	}
+	g.eventually("nothing booked after the end", func() bool {
+		return g.r.buffers.used.Load() == 0 && g.r.spool.used.Load() == 0
+	})
 }
 
 // worker adds a scripted worker and waits until the loops have it.

@@ -45,6 +45,7 @@ const (
 	flagBodyArena = 8
 	flagBodyFile  = 16
 	flagBody      = 32
+	flagSocket    = 64
 )
 
 // Flags of a reply.

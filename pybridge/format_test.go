@@ -22,6 +22,7 @@ var defines = map[string]uint64{ // never written to
 	"SLOT_STATE_MASK": slotStateMask, "SLOT_GENERATION_SHIFT": slotGenerationShift,
 	"REQ_HTTP10": flagHTTP10, "REQ_KEEP_ALIVE": flagKeepAlive, "REQ_HEAD": flagHead,
 	"REQ_BODY_ARENA": flagBodyArena, "REQ_BODY_FILE": flagBodyFile, "REQ_BODY": flagBody,
+	"REQ_SOCKET": flagSocket,
 	"REPLY_LAST": ReplyLast, "REPLY_ABORT": ReplyAbort, "REPLY_CLOSE": ReplyClose,
 	"REPLY_END": ReplyEnd, "REPLY_FILE": replyFile,
 	"GONE_CLOSED": goneClosed, "GONE_HALF_CLOSED": goneHalfClosed,

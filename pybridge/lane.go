@@ -146,6 +146,10 @@ type Request struct {
 	Body     []byte // the whole body, or nil with BodyFile
 	BodyFile *os.File
 	BodyLen  int64 // of BodyFile
+
+	// Socket is the descriptor of the client's own connection, for an app that upgrades it; 0
+	// otherwise. There is no body with it.
+	Socket int
 }
 
 // Header is one field of a request; Name is a token, Value has no CR, LF or NUL.
@@ -180,7 +184,8 @@ func (w *slotWriter) put(b []byte) span {
 }
 
 // Submit writes a request into a free slot and publishes it; Ring makes the worker look. It
-// returns the slot's number and generation, or ErrFull, or ErrTooLarge. The caller keeps BodyFile.
+// returns the slot's number and generation, or ErrFull, or ErrTooLarge. The caller keeps BodyFile
+// and Socket.
 func (l *Lane) Submit(q *Request) (slot, generation uint32, err error) {
 	if !l.HasRoom() {
 		return 0, 0, ErrFull
@@ -238,13 +243,17 @@ func (l *Lane) placeBody(i uint32, s *slotHead, q *Request, w *slotWriter) error
 	s.flags, s.bodyLen, s.bodyOff = 0, 0, 0
 	k := &l.kept[i]
 	*k = kept{headOff: w.base, headLen: uint32(len(q.Head)), hasBody: q.HasBody}
+	if q.Socket != 0 {
+		s.flags = flagSocket
+		return l.passFile(i, q.Socket)
+	}
 	if !q.HasBody {
 		return nil
 	}
 	s.flags = flagBody
 	switch {
 	case q.BodyFile != nil:
-		if err := l.passFile(i, q.BodyFile); err != nil {
+		if err := l.passFile(i, int(q.BodyFile.Fd())); err != nil {
 			return err
 		}
 		s.flags |= flagBodyFile
@@ -288,9 +297,9 @@ func (l *Lane) takeArena(slot uint32, n int) (first int, ok bool) {
 }
 
 // passFile sends a descriptor ahead of its request.
-func (l *Lane) passFile(slot uint32, f *os.File) error {
+func (l *Lane) passFile(slot uint32, fd int) error {
 	id := [4]byte{byte(slot), byte(slot >> 8), byte(slot >> 16), byte(slot >> 24)}
-	err := unix.Sendmsg(l.bellFD, id[:], unix.UnixRights(int(f.Fd())), nil,
+	err := unix.Sendmsg(l.bellFD, id[:], unix.UnixRights(fd), nil,
 		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	if err == unix.EAGAIN || err == unix.ETOOMANYREFS {
 		return ErrFull

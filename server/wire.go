@@ -39,7 +39,7 @@ func newEngine(spec engineSpec) (engine, error) {
 		ConnectionsMax: c.Limits.ConnectionsMax, QueueMax: c.Limits.QueueMax,
 		PipelineBytesMax: c.Limits.PipelineBytesMax,
 		BufferBytesMax:   c.Limits.BufferBytesMax, SpoolBytesMax: c.Limits.SpoolBytesMax,
-		Log: spec.log,
+		WebSocket: c.WebSocket, Log: spec.log,
 	})
 	if err != nil {
 		return nil, err

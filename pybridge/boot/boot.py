@@ -10,6 +10,7 @@ The Go process runs this with `settings` in its globals and these descriptors op
 Exit codes: 0 when told to finish, 4 when the app cannot be imported.
 """
 
+import contextlib
 import io
 import os
 import stat
@@ -57,6 +58,48 @@ def plain_file(wrapper):
         return None
     offset = file.tell()
     return file.fileno(), offset, max(0, found.st_size - offset)
+
+
+def client_socket(fd):
+    """Return a socket object for an upgraded client, which notes in `taken` that it was used."""
+    if not SOCKET_CLASS:
+        SOCKET_CLASS.append(make_socket_class())
+    return SOCKET_CLASS[0](fileno=fd)
+
+
+SOCKET_CLASS = []  # made for the first upgrade: most workers never import socket for us
+
+
+def make_socket_class():
+    import socket
+
+    class ClientSocket(socket.socket):
+        """The client's connection, the app's own from its first use until the app returns."""
+
+        taken = False
+
+        def close(self):
+            # Another thread of the app may sit in recv(), which close() alone does not end.
+            if self.taken:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(self, socket.SHUT_RDWR)
+            super().close()
+
+    def taking(name):
+        plain = getattr(socket.socket, name)
+
+        def method(self, *args, **kwargs):
+            if not self.taken:
+                self.taken = True
+                socket.socket.settimeout(self, None)  # the server had it non-blocking
+            return plain(self, *args, **kwargs)
+
+        return method
+
+    for name in ("detach", "dup", "fileno", "makefile", "recv", "recv_into", "recvmsg", "send",
+                 "sendall", "sendmsg", "setblocking", "settimeout", "shutdown"):
+        setattr(ClientSocket, name, taking(name))
+    return ClientSocket
 
 
 def load_shim():
@@ -159,7 +202,8 @@ def main():
     sockets = [SOCKETS + i for i in range(2 * settings["lanes"])]
     templates = [environ_template(listener) for listener in settings["listeners"]]
     shim.attach(
-        REGION, CONTROL, sockets, app, templates, log_exception, FileWrapper, plain_file
+        REGION, CONTROL, sockets, app, templates, log_exception, FileWrapper, plain_file,
+        client_socket,
     )
     serve(shim)
     finish()

@@ -85,6 +85,7 @@ struct ack {
 #define REQ_HEAD 4u       /* method HEAD: no body on the wire */
 #define REQ_BODY_ARENA 8u /* body at body_off of the arena, else inside the slot */
 #define REQ_BODY_FILE 16u /* body in a file whose descriptor came by the doorbell */
+#define REQ_SOCKET 64u    /* the client's own socket came by the doorbell: an upgrade */
 #define REQ_BODY 32u      /* there is a body (perhaps of length 0 or chunked) */
 
 struct span {

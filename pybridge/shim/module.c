@@ -1,6 +1,7 @@
 /* module.c: the extension module `_gophersnake` that boot.py loads.
  *
- *   attach(region_fd, control_fd, sockets, app, templates, log_exception, file_wrapper, plain_file)
+ *   attach(region_fd, control_fd, sockets, app, templates, log_exception, file_wrapper, plain_file,
+ *          client_socket)
  *                               maps the region, starts the control thread
  *   serve(thread, is_main=0)    one thread's life; returns when the worker ends
  *   wait()                      the main thread beside serving threads
@@ -88,11 +89,13 @@ static PyObj *attach(PyObj *self, PyObj *args)
     PyObj *fds, *templates;
 
     (void)self;
-    if (!py.PyArg_ParseTuple(args, "iiOOOOOO:attach", &region_fd, &control_fd, &fds, &shim.app,
-                             &templates, &shim.log_exception, &shim.file_wrapper, &shim.plain_file))
+    if (!py.PyArg_ParseTuple(args, "iiOOOOOOO:attach", &region_fd, &control_fd, &fds, &shim.app,
+                             &templates, &shim.log_exception, &shim.file_wrapper, &shim.plain_file,
+                             &shim.client_socket))
         return NULL;
     py.Py_IncRef(shim.file_wrapper);
     py.Py_IncRef(shim.plain_file);
+    py.Py_IncRef(shim.client_socket);
     py.Py_IncRef(shim.app);
     py.Py_IncRef(shim.log_exception);
     n = (int)py.PyList_Size(fds) / 2;
@@ -166,8 +169,10 @@ static int execute(PyObj *module)
     if (mark_parent() < 0)
         return -1;
     leave_signals_to_the_parent(); /* before the app's import: a terminal's Ctrl-C comes any time */
-    return gs_input_setup() < 0 || gs_start_response_setup() < 0 || gs_extensions_setup() < 0 ? -1
-                                                                                              : 0;
+    return gs_input_setup() < 0 || gs_start_response_setup() < 0 || gs_extensions_setup() < 0
+                   || gs_upgrade_setup() < 0
+               ? -1
+               : 0;
 }
 
 /* What follows the object header in PyModuleDef; the header's size is known at run time only. */

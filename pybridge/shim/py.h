@@ -27,6 +27,7 @@ typedef struct PyObj PyObj; /* opaque: never dereferenced but by gs_type and GS_
     R(int, PyErr_CheckSignals, (void)) \
     R(void, PyErr_Clear, (void)) \
     R(PyObj *, PyErr_Occurred, (void)) \
+    R(int, PyErr_ExceptionMatches, (PyObj *)) \
     R(PyObj *, PyErr_NoMemory, (void)) \
     R(PyObj *, PyErr_Format, (PyObj *, const char *, ...)) \
     R(PyObj *, PyErr_SetFromErrno, (PyObj *)) \

@@ -220,6 +220,10 @@ static PyObj *call_app(struct context *c)
     input = gs_input_new(c);
     start = input ? gs_start_response_new(c) : NULL;
     env = start ? gs_environ_new(c, input) : NULL;
+    if (env && gs_upgrade_add(c, env) < 0) {
+        py.Py_DecRef(env);
+        env = NULL;
+    }
     if (env) {
         PyObj *args[3] = {
             NULL, env, start}; /* args[0] is the callee's to use: PY_VECTORCALL_ARGUMENTS_OFFSET */
@@ -235,6 +239,18 @@ static PyObj *call_app(struct context *c)
     return result;
 }
 
+/* GIL held. The app has talked to the client by itself: whatever it returned or raised is no
+ * response. StopIteration is how gunicorn's users say so. */
+static void end_upgrade(struct context *c, int returned)
+{
+    if (!returned && py.PyErr_ExceptionMatches(py.StopIteration))
+        py.PyErr_Clear();
+    else if (!returned)
+        log_exception(c, "Exception in upgraded request");
+    gs_response_reset(c);
+    gs_response_abort(c);
+}
+
 /* GIL held; the app and a full ring let it go. Runs the request that c->req names and sends its
  * last reply. No exception is left set. */
 void gs_request_run(struct context *c)
@@ -246,9 +262,12 @@ void gs_request_run(struct context *c)
     r->block = NULL;
     r->block_len = r->block_cap = 0;
     gs_response_reset(c);
+    r->socket = NULL;
     PyObj *result = call_app(c);
     leave_if_child();
-    if (!result || send_result(c, result) < 0) {
+    if (gs_upgrade_taken(c))
+        end_upgrade(c, result != NULL);
+    else if (!result || send_result(c, result) < 0) {
         log_exception(c, "Exception in request");
         gs_response_error(c);
     }
@@ -257,6 +276,7 @@ void gs_request_run(struct context *c)
         py.Py_DecRef(result);
     }
     leave_if_child();
+    gs_upgrade_close(c);
     r->use++; /* what the app kept of this request refuses from now on */
     gs_input_close(c);
     gs_response_last(c);

@@ -70,6 +70,7 @@ struct request {
     const char *body; /* the request's whole body */
     size_t body_len;
     int body_fd;     /* of a body in a file, or -1 */
+    PyObj *socket;   /* of an upgrade: the client's socket as the app sees it, or NULL */
     int body_mapped; /* body is a mapped file, unmapped at the end */
 };
 
@@ -89,6 +90,7 @@ struct shim {
     struct context *contexts; /* [threads] */
     PyObj *app, *log_exception;
     PyObj *file_wrapper, *plain_file; /* boot.py's class, and its look at an instance */
+    PyObj *client_socket;             /* boot.py: makes a socket object of a descriptor */
     PyObj *templates[GS_TEMPLATES_MAX];
     uint32_t template_count;
     _Atomic uint32_t turn; /* the taker's turn on free-threaded builds; the GIL serves elsewhere */
@@ -133,6 +135,12 @@ PyObj *gs_handle_new(PyObj *type, struct context *c);
 struct context *gs_handle_context(PyObj *self, const char *what);
 int gs_extensions_setup(void);
 int gs_extensions_add(struct context *c, PyObj *env);
+
+/* upgrade.c: the client's own socket for an app that asks for it. */
+int gs_upgrade_setup(void);
+int gs_upgrade_add(struct context *c, PyObj *env);
+int gs_upgrade_taken(const struct context *c);
+void gs_upgrade_close(struct context *c);
 
 /* response.c: from the app's blocks to the lane. */
 void gs_response_reset(struct context *c);

@@ -26,6 +26,7 @@ type Config struct {
 	GracefulTimeout time.Duration // from SIGTERM to the last answer
 	StartTimeout    time.Duration // from a worker's start to the app being imported
 	LogLevel        slog.Level
+	WebSocket       bool // upgrade requests bring the app its client's socket
 
 	Limits Limits
 
@@ -98,6 +99,9 @@ func NewFlags(set *pflag.FlagSet) *Flags {
 	for i := range settings {
 		s := &settings[i]
 		set.VarP(&flagValue{f, s}, s.name, s.short, s.help)
+		if s.alone != "" {
+			set.Lookup(s.name).NoOptDefVal = s.alone
+		}
 	}
 	return f
 }

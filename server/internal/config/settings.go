@@ -36,7 +36,8 @@ type setting struct {
 	kind        string // what to write, for the help
 	byDefault   string // as a user would write it; empty: see complete
 	help        string
-	list        bool // the environment variable holds several, separated by commas
+	alone       string // what the flag means without a value; empty: it needs one
+	list        bool   // the environment variable holds several, separated by commas
 	read        func(c *Config, text string) error
 }
 
@@ -77,6 +78,8 @@ var settings = [...]setting{
 	{name: "start-timeout", kind: "DUR", byDefault: "60s",
 		help: "time for a worker to import the app",
 		read: duration(1, func(c *Config) *time.Duration { return &c.StartTimeout })},
+	{name: "websocket", kind: "on|off", byDefault: "off", alone: "on", read: readWebSocket,
+		help: "give apps that upgrade a WebSocket their client's socket"},
 	{name: "log-level", kind: "LEVEL", byDefault: "info", read: readLogLevel,
 		help: "least level to log: debug, info, warning or error"},
 	{name: "max-request-line", kind: "SIZE", byDefault: "8KiB",
