@@ -61,7 +61,9 @@ func (a *acceptor) run() {
 		switch {
 		case err == nil && a.refill():
 			a.pause = 0
-			a.loop.admit(conn, a.door.id)
+			if err := a.loop.admit(conn, a.door.id); err != nil {
+				a.say("a new client cannot be served", err)
+			}
 		case err == nil:
 			// It came over the spare descriptor: nothing could be served with it.
 			_ = conn.Close()
@@ -115,15 +117,15 @@ func (a *acceptor) say(text string, err error) {
 }
 
 // admit enrols one accepted connection in the loop. Beyond ConnectionsMax a client is told 503,
-// and closed without a word beyond refusedClientsMax more.
-func (l *loop) admit(conn net.Conn, id uint16) {
+// and closed without a word beyond refusedClientsMax more. An error says that it was closed because
+// of something else: mostly there is no descriptor left.
+func (l *loop) admit(conn net.Conn, id uint16) error {
 	r := l.reactor
 	most := int64(r.cfg.ConnectionsMax)
 	n := r.clients.Add(1)
 	if n > most+min(most/8+1, refusedClientsMax) {
 		r.clients.Add(-1)
-		_ = conn.Close()
-		return
+		return conn.Close()
 	}
 	c := &client{loop: l, listener: id, fd: -1, surplus: n > most}
 	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
@@ -132,9 +134,12 @@ func (l *loop) admit(conn net.Conn, id uint16) {
 	_, err := l.client.EnrollContext(conn, c)
 	if !c.opened { // gnet does not tell every reason
 		r.clients.Add(-1)
-		l.log.Debug("cannot serve a client", "error", err)
+		return errors.Join(errNotOpened, err)
 	}
+	return nil
 }
+
+var errNotOpened = errors.New("loop: gnet did not take the connection")
 
 // opened is a client's first moment on its loop.
 func (l *loop) opened(c *client, conn gnet.Conn) {
@@ -177,7 +182,7 @@ func (r *Reactor) takeBacklog(d door) {
 	})
 	for i, fd := range fds {
 		if conn, err := fileConn(fd, "client"); err == nil {
-			r.loops[i%len(r.loops)].admit(conn, d.id)
+			_ = r.loops[i%len(r.loops)].admit(conn, d.id) // else it is closed, as it would be
 		}
 	}
 }
