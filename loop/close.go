@@ -47,6 +47,7 @@ func (l *loop) linger(c *client) {
 		return
 	}
 	c.state, c.dropped = stateLinger, 0
+	l.reactor.lingering.Add(1)
 	l.timing.set(c, timerLinger, l.now)
 }
 
@@ -69,6 +70,9 @@ func (l *loop) drop(c *client) {
 
 // forget ends all that refers to a client; its socket is the caller's.
 func (l *loop) forget(c *client) {
+	if c.state == stateLinger {
+		l.reactor.lingering.Add(-1)
+	}
 	c.state, c.conn, c.fd = stateClosed, nil, -1
 	delete(l.clients, c)
 	l.reactor.clients.Add(-1)

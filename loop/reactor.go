@@ -66,10 +66,11 @@ type Reactor struct {
 	ended   bool               // under mu: the loops end, nothing may be enrolled
 	closing atomic.Bool        // no second request of a client; set under mu
 
-	clients  atomic.Int64 // open now, over all loops
-	buffers  budget
-	spool    budget
-	madeRoom atomic.Int64 // loop time of the last makeRoom
+	clients   atomic.Int64 // open now, over all loops
+	lingering atomic.Int64 // of those, with nothing but their own end to come
+	buffers   budget
+	spool     budget
+	madeRoom  atomic.Int64 // loop time of the last makeRoom
 
 	failed    chan error
 	leaving   chan struct{} // closed by CloseDoors
@@ -144,6 +145,9 @@ func (r *Reactor) waitForClients(ctx context.Context) error {
 	for r.clients.Load() > 0 {
 		select {
 		case <-ctx.Done():
+			if r.clients.Load() <= r.lingering.Load() { // they have their answers
+				return nil
+			}
 			return ctx.Err()
 		case <-check.C:
 		}
