@@ -37,6 +37,7 @@ const (
 	loadPostBytes  = 64 << 10
 	loadCalm       = 3 * time.Second // of load alone, for its own baseline
 	loadP99Floor   = 150 * time.Millisecond
+	loadP99Sample  = 3 * time.Second
 	loadQueueMax   = 10_000 // requests that wait for a connection of the load
 	loadLineBlocks = 32     // of a streamed answer; see apps/faults.py
 )
@@ -206,12 +207,17 @@ func (s *server) calm(t *testing.T) time.Duration {
 // wait is for what has a duration of its own, such as a load; it waits for no event.
 func wait(d time.Duration) { <-time.NewTimer(d).C }
 
-// wantP99 compares a load's latency with its baseline; on a busy machine the floor counts.
+// wantP99 compares a load's latency with its baseline. A sample runs beside other tests, on a
+// machine that may be busy: it only sees a load that stood still.
 func wantP99(t *testing.T, got, calm time.Duration) {
 	t.Helper()
 	t.Logf("p99: %v, without the fault %v", got.Round(time.Millisecond),
 		calm.Round(time.Millisecond))
-	if most := max(2*calm, loadP99Floor); got > most {
+	most := max(2*calm, loadP99Floor)
+	if !fullFaults() {
+		most = loadP99Sample
+	}
+	if got > most {
 		t.Errorf("p99 of the load: got %v, want at most %v", got, most)
 	}
 }
