@@ -1,6 +1,13 @@
-"""The headers are not a list (PEP 3333: it must be one): None, a dict, a tuple."""
+"""The headers are not a list (PEP 3333: it must be one), or its items are no tuples."""
 
-HEADERS = {"/none": None, "/dict": {"X-A": "a"}, "/tuple": (("X-A", "a"),)}
+
+class Subclass(list):
+    pass
+
+
+PAIR = ("X-A", "a")
+HEADERS = {"/none": None, "/dict": {"X-A": "a"}, "/tuple": (PAIR,), "/lists": [list(PAIR)]}
+HEADERS["/subclass"] = Subclass([PAIR])
 
 
 def app(environ, start_response):
