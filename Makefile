@@ -40,7 +40,7 @@ fuzz: need-build shim ## run each fuzz target for FUZZTIME (30s)
 	scripts/fuzz.sh "$(FUZZTIME)"
 
 fault: need-test build venvs ## break things on purpose and see that only they break
-	GOPHERSNAKE_FAULT=1 go test -count=1 -timeout=15m -run='^TestFault' ./server/e2e
+	GOPHERSNAKE_FAULT=1 go test -count=1 -timeout=15m -run='^TestFault' ./loop ./server/e2e
 
 mutants: need-build ## drop each check of the request parser and see that a test notices (20 min)
 	go run ./scripts/mutants loop/http1
