@@ -198,8 +198,8 @@ func (l *loop) letGo(d *drainer) {
 	ln.bridge.FlushAcks()
 }
 
-// unburden tries again to move what threads wait for into files. While there is no room and requests
-// wait for a thread, clients that take nothing are closed.
+// unburden tries again to move what threads wait for into files. While there is no room and
+// requests wait for a thread, clients that take nothing are closed.
 func (l *loop) unburden() {
 	for d := range l.drainers {
 		ln := d.held

@@ -273,8 +273,8 @@ func TestConnectionLimit(t *testing.T) {
 // fullFaults asks for the full size of what is a sample otherwise; make fault does.
 func fullFaults() bool { return os.Getenv("GOPHERSNAKE_FAULT") != "" }
 
-// TO-14: unfinished heads stay inside the budget, beyond it new ones get 503; clients without one are
-// served.
+// TO-14: unfinished heads stay inside the budget, beyond it new ones get 503; clients without one
+// are served.
 func TestFaultUnfinishedHeads(t *testing.T) {
 	const head = 31 << 10
 	clients, budget := 500, 4<<20
@@ -503,7 +503,8 @@ func TestIdleClientIsSmall(t *testing.T) {
 	}
 	buf := make([]byte, 1000)
 	for _, fd := range fds {
-		if got, err := unix.Read(fd, buf); err != nil || !strings.HasPrefix(string(buf[:got]), "HTTP/1.1 200") {
+		got, err := unix.Read(fd, buf)
+		if err != nil || !strings.HasPrefix(string(buf[:got]), "HTTP/1.1 200") {
 			t.Fatalf("got %q %v", buf[:max(got, 0)], err)
 		}
 	}
@@ -545,12 +546,12 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// batchAllocationsMax is what gnet allocates for the task that ends a batch of events: a closure and
-// a place in its queue. One client with one request in flight makes a batch of each request.
+// batchAllocationsMax is what gnet allocates for the task that ends a batch of events: a closure
+// and a place in its queue. One client with one request in flight makes a batch of each request.
 const batchAllocationsMax = 2
 
-// No request on a keep-alive connection allocates in the loop, and a connection's ten thousandth costs
-// no more memory than its first (TO-07; make fault sends a million).
+// No request on a keep-alive connection allocates in the loop, and a connection's ten thousandth
+// costs no more memory than its first (TO-07; make fault sends a million).
 func TestFaultManyRequests(t *testing.T) {
 	g := newRig(t, nil)
 	g.serveAll(g.worker(), ok(""))

@@ -45,8 +45,8 @@ func (t *timing) init(cfg *Config) {
 	t.lists[timerFresh].duration = int64(freshTime)
 }
 
-// set replaces the client's deadline. now is the time of the last tick, up to one tick ago: with one
-// added, a deadline is met at most two ticks late and never early.
+// set replaces the client's deadline. now is the time of the last tick, up to one tick ago: with
+// one added, a deadline is met at most two ticks late and never early.
 func (t *timing) set(c *client, kind timerKind, now int64) {
 	t.clear(c)
 	l := &t.lists[kind]

@@ -33,8 +33,8 @@ func (s *server) vanish(length time.Duration) {
 	}
 }
 
-// vanishOnce sends a request of the load's kinds, or one for a large answer: a part of it, or all of
-// it and reads some bytes.
+// vanishOnce sends a request of the load's kinds, or one for a large answer: a part of it, or all
+// of it and reads some bytes.
 func (s *server) vanishOnce(kind int, sent float64, read int) {
 	conn, err := net.DialTimeout("tcp", s.address(), answerMax)
 	if err != nil {
