@@ -172,6 +172,22 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
+func TestParseBusy(t *testing.T) {
+	got, err := parseBusy("cpu  1 2 4 1000 1000 8 16 32 1000 1000\ncpu0 9\n")
+	if want := 630 * time.Millisecond; err != nil || got != want {
+		t.Errorf("got %v, %v, want %v", got, err, want)
+	}
+	for _, bad := range []string{"", "cpu 1 2", "cpu 1 2 3 4 5 6 7 x", "cpu0 1 2 3 4 5 6 7 8"} {
+		if _, err := parseBusy(bad); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+	before, err := busyCPU()
+	if err != nil || before <= 0 {
+		t.Errorf("busy for %v, %v", before, err)
+	}
+}
+
 func TestFamilyAndItsMemory(t *testing.T) {
 	child := exec.Command("sh", "-c", "read line")
 	hold, err := child.StdinPipe()

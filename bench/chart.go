@@ -25,7 +25,7 @@ const (
 const chartStyle = `<style>
 text { font: 13px sans-serif; fill: #222 } .small { font-size: 11px; fill: #666 }
 .bar { fill: #8aa5c4 } .ours { fill: #d9822b } .axis { stroke: #999 } .whisker { stroke: #222 }
-.curve { fill: none; stroke-width: 1.5 }
+.curve { fill: none }
 @media (prefers-color-scheme: dark) {
  text { fill: #ddd } .small { fill: #999 } .bar { fill: #5b7696 } .whisker { stroke: #ddd }
 }
@@ -149,8 +149,12 @@ func (t *table) curves(c *canvas) float64 {
 		fmt.Fprintf(&paths[i], "%s%.1f %.1f", step, x(percent), y(millis))
 	})
 	for i := range t.rows {
-		color := fmt.Sprintf("hsl(%d 60%% 50%%)", i*360/len(t.rows))
-		fmt.Fprintf(c, `<path d="%s" class="curve" stroke="%s"/>`+"\n", paths[i].String(), color)
+		color, width := fmt.Sprintf("hsl(%d 50%% 50%%)", 60+i*300/len(t.rows)), 1.5
+		if t.rows[i].peer == ours {
+			color, width = "#d9822b", 3
+		}
+		fmt.Fprintf(c, `<path d="%s" class="curve" stroke="%s" stroke-width="%g"/>`+"\n",
+			paths[i].String(), color, width)
 		at := top + 10 + float64(i)*16
 		fmt.Fprintf(c, `<rect x="%.1f" y="%.1f" width="10" height="10" fill="%s"/>`+"\n",
 			right+14, at-9, color)

@@ -137,11 +137,16 @@ func uwsgi(s *site, socket string) []string {
 		"--pythonpath", s.apps, "--module", s.module + ":app"}
 }
 
+// modWSGIClients is how many clients Apache's own threads serve at a time; idle ones take none.
+const modWSGIClients = 1_024
+
 // modWSGI runs as the user of the benchmark: Apache refuses root as the user of its children.
 func modWSGI(s *site) []string {
 	args := []string{s.bin("mod_wsgi-express"), "start-server", "--application-type", "module",
 		s.module, "--host", "127.0.0.1", "--port", strconv.Itoa(s.port), "--processes", "1",
-		"--threads", strconv.Itoa(s.threads), "--max-clients", "1024",
+		"--threads", strconv.Itoa(s.threads), "--max-clients", strconv.Itoa(modWSGIClients),
+		"--initial-workers", "1.0", "--minimum-spare-workers", "0.05",
+		"--maximum-spare-workers", "1.0", "--daemon-backlog", strconv.Itoa(s.backlog),
 		"--keep-alive-timeout", strconv.Itoa(idleSeconds), "--chunked-request",
 		"--limit-request-body", strconv.Itoa(100 << 20), "--server-backlog",
 		strconv.Itoa(s.backlog), "--server-root", s.file("root"), "--python-path", s.apps,
@@ -153,7 +158,8 @@ func modWSGI(s *site) []string {
 }
 
 func prepareModWSGI(s *site) error {
-	return os.WriteFile(s.file("more.conf"), []byte("MaxKeepAliveRequests 0\n"), 0o644)
+	return os.WriteFile(s.file("more.conf"), fmt.Appendf(nil,
+		"MaxKeepAliveRequests 0\nAsyncRequestWorkerFactor %d\n", clientsMax/modWSGIClients), 0o644)
 }
 
 func caddysnake(s *site) []string {

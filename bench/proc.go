@@ -131,3 +131,30 @@ func parsePSS(rollup []byte) (kib int64, err error) {
 	}
 	return 0, fmt.Errorf("proc: no Pss in %.80q", rollup)
 }
+
+// busyCPU is what all CPUs of the machine have done since it started, and what the host took
+// from them (steal): user, nice, system, irq, softirq and steal of proc_stat(5), without idle.
+func busyCPU() (time.Duration, error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	return parseBusy(string(text))
+}
+
+func parseBusy(text string) (time.Duration, error) {
+	line, _, _ := strings.Cut(text, "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return 0, fmt.Errorf("proc: %.80q is no summary of CPUs", line)
+	}
+	var ticks int64
+	for _, at := range []int{1, 2, 3, 6, 7, 8} {
+		n, err := strconv.ParseInt(fields[at], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("proc: %w", err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * tickDuration, nil
+}

@@ -21,6 +21,9 @@ const (
 
 	// generatorBusy is from how many cores on the generator's one thread may be what limits.
 	generatorBusy = 0.9
+
+	// othersBusy is from how many cores on others' work is told of.
+	othersBusy = 0.2
 )
 
 const noResults = `There are no results yet: ` + "`make bench`" + ` makes them, this part
@@ -138,10 +141,14 @@ func (r *results) writeMachine(b *bytes.Buffer) {
 
 func (r *results) writeServers(b *bytes.Buffer) {
 	fmt.Fprintf(b, "\n## Servers\n\n| server | version | threads | setting |\n|---|---|---|---|\n")
+	skip := r.without()
 	for _, p := range r.Peers {
 		threads := "as the workload says"
 		if p.OneThread {
 			threads = "one"
+		}
+		if skip[p.Name] {
+			threads = "no Python"
 		}
 		setting := p.Setting
 		if p.Lacking != "" {
@@ -220,7 +227,7 @@ func (r *results) writeBehind(b *bytes.Buffer, all []table) {
 		for j := range t.rows {
 			one := &t.rows[j]
 			ratio := t.ratio(one)
-			if skip[one.peer] || ratio.rounds == 0 || ratio.median >= 1 {
+			if skip[one.peer] || one.starves() || ratio.rounds == 0 || ratio.median >= 1 {
 				continue
 			}
 			found = true
@@ -264,8 +271,8 @@ func (r *results) writeTable(b *bytes.Buffer, t *table, charts string) {
 		}
 		if t.work.Measure != start {
 			values = append(values, median(one, func(c *cell) float64 { return c.CPUMicros }),
-				median(one, func(c *cell) float64 { return c.ServerCPU })+" + "+
-					median(one, func(c *cell) float64 { return c.GeneratorCPU }))
+				strings.Trim(median(one, func(c *cell) float64 { return c.ServerCPU })+" + "+
+					median(one, func(c *cell) float64 { return c.GeneratorCPU }), " +"))
 		}
 		values = append(values,
 			median(one, func(c *cell) float64 { return float64(c.PSSBytes) / (1 << 20) }), one.notes())

@@ -65,8 +65,10 @@ type cell struct {
 	CPUMicros    float64          `json:"cpu_us,omitempty"`        // of the server, a request
 	ServerCPU    float64          `json:"server_cpu,omitempty"`    // cores in use
 	GeneratorCPU float64          `json:"generator_cpu,omitempty"` // cores in use
+	OtherCPU     float64          `json:"other_cpu,omitempty"`     // cores that others used
 	PSSBytes     int64            `json:"pss_bytes,omitempty"`     // after the load
 	StartMillis  float64          `json:"start_ms,omitempty"`
+	Starved      bool             `json:"starved,omitempty"` // no answer for a new client
 	Errors       map[string]int64 `json:"errors,omitempty"`
 	Latency      *latencies       `json:"latency,omitempty"`
 }

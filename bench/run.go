@@ -19,6 +19,9 @@ const (
 	// cellOverhead is what a cell takes beside warm-up and load, to tell how long a run takes.
 	cellOverhead = 1500 * time.Millisecond
 
+	// newcomerPart is the part of the load after which a new client comes.
+	newcomerPart = 4
+
 	// shortOf is how much of the verified length wrk must have seen an answer, at least. It is
 	// not 1 because wrk counts no bytes of answers that end after the time is up.
 	shortOf = 0.98
@@ -159,19 +162,21 @@ func (r *runner) flood(
 			return err
 		}
 	}
-	before, err := sv.processes()
+	before, err := sv.clocks()
 	if err != nil {
 		return err
 	}
+	served := sv.newcomer(ctx, w, time.Duration(r.results.Seconds)*time.Second)
 	seen, err := wrk(ctx, script, w, sv.site, r.results.Seconds, where.client)
+	c.Starved = !<-served
 	if err != nil {
 		return err
 	}
-	after, err := sv.processes()
+	after, err := sv.clocks()
 	if err != nil {
 		return err
 	}
-	c.fill(seen.requests, seen.seconds, cpuOf(after)-cpuOf(before), seen.cpu)
+	c.fill(seen.requests, seen.seconds, after.since(before), seen.cpu)
 	c.Errors = seen.errors
 	if seen.requests == 0 {
 		return fmt.Errorf("no answer in %d s: %v", r.results.Seconds, seen.errors)
@@ -182,13 +187,56 @@ func (r *runner) flood(
 	return nil
 }
 
-func (c *cell) fill(requests int64, seconds float64, server, generator time.Duration) {
+// newcomer comes when a part of the load is over and tells whether it was served in the rest. A
+// server that gives its threads to the clients that came first answers those very fast, and wrk
+// does not tell that it answered nobody else.
+func (sv *server) newcomer(ctx context.Context, w *workload, load time.Duration) <-chan bool {
+	served := make(chan bool, 1)
+	end := time.Now().Add(load)
+	ask := w.requests[0]
+	go func() {
+		timer := time.NewTimer(load / newcomerPart)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		l := newLink(sv.dial, end)
+		defer l.close()
+		m := message{method: ask.method, wire: ask.wire(sv.site.address()), length: -1}
+		_, failed := l.do(ctx, &m)
+		served <- failed == nil
+	}()
+	return served
+}
+
+// clocks are read before and after a load.
+type clocks struct {
+	at           time.Duration // on the wall
+	server, busy time.Duration // CPU time of the server, and of everything on the machine
+}
+
+func (sv *server) clocks() (clocks, error) {
+	processes, err := sv.processes()
+	if err != nil {
+		return clocks{}, err
+	}
+	busy, err := busyCPU()
+	return clocks{time.Since(sv.begin), cpuOf(processes), busy}, err
+}
+
+func (c clocks) since(before clocks) clocks {
+	return clocks{c.at - before.at, c.server - before.server, c.busy - before.busy}
+}
+
+func (c *cell) fill(requests int64, seconds float64, spent clocks, generator time.Duration) {
 	c.Requests, c.Seconds = requests, seconds
 	c.PerSecond = float64(requests) / seconds
-	c.ServerCPU = server.Seconds() / seconds
+	c.ServerCPU = spent.server.Seconds() / seconds
 	c.GeneratorCPU = generator.Seconds() / seconds
+	c.OtherCPU = max(0, (spent.busy-spent.server-generator).Seconds()/spent.at.Seconds())
 	if requests > 0 {
-		c.CPUMicros = float64(server.Microseconds()) / float64(requests)
+		c.CPUMicros = float64(spent.server.Microseconds()) / float64(requests)
 	}
 }
 
@@ -237,22 +285,20 @@ func (c *cell) listen(sv *server, out *bufio.Reader) error {
 	if line, err := out.ReadString('\n'); err != nil || line != "ready\n" {
 		return fmt.Errorf("the generator said %q: %w", line, err)
 	}
-	before, err := sv.processes()
+	before, err := sv.clocks()
 	if err != nil {
 		return err
 	}
-	begin := time.Now()
 	var seen latencies
 	if err := json.NewDecoder(out).Decode(&seen); err != nil {
 		return err
 	}
-	took := time.Since(begin)
-	after, err := sv.processes()
+	after, err := sv.clocks()
 	if err != nil {
 		return err
 	}
-	c.fill(seen.Done, took.Seconds(), cpuOf(after)-cpuOf(before),
-		time.Duration(seen.CPUMicros)*time.Microsecond)
+	spent := after.since(before)
+	c.fill(seen.Done, spent.at.Seconds(), spent, time.Duration(seen.CPUMicros)*time.Microsecond)
 	c.Latency, c.Errors = &seen, seen.Faults
 	if seen.Done == 0 {
 		return fmt.Errorf("no answer in time: %v", seen.Faults)
@@ -273,10 +319,7 @@ func (c *cell) String() string {
 	}
 	line += fmt.Sprintf(" %8.1f us CPU %5.1f MiB, up in %.0f ms",
 		c.CPUMicros, float64(c.PSSBytes)/(1<<20), c.StartMillis)
-	if len(c.Errors) > 0 {
-		line += fmt.Sprintf(" ERRORS %v", c.Errors)
-	}
-	return line
+	return strings.TrimRight(line+" "+(&row{cells: []cell{*c}}).notes(), " ")
 }
 
 // wanted picks the workloads or peers with the given names, or all of them.

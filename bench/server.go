@@ -31,6 +31,7 @@ type server struct {
 	site    *site
 	log     string // a file
 	exited  chan struct{}
+	begin   time.Time     // of the exec
 	started time.Duration // from exec to the first 200
 }
 
@@ -90,7 +91,7 @@ func environment(s *site) []string {
 		env = append(env, "VIRTUAL_ENV="+s.venv)
 	}
 	// Caddy keeps files of its own, and a fixed port for its administration.
-	env = append(env, "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir, "CADDY_ADMIN=off")
+	env = append(env, "XDG_DATA_HOME="+s.dir, "XDG_CONFIG_HOME="+s.dir, "CADDY_ADMIN=127.0.0.1:0")
 	return append(env, "PATH="+path, "PYTHONPATH="+s.apps, "PYTHONDONTWRITEBYTECODE=1")
 }
 
@@ -119,7 +120,8 @@ func launch(ctx context.Context, p *peer, s *site, cpus string) (*server, error)
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	sv := &server{cmd: cmd, site: s, log: log.Name(), exited: make(chan struct{})}
+	sv := &server{cmd: cmd, site: s, log: log.Name(), begin: begin,
+		exited: make(chan struct{})}
 	go func() {
 		_ = cmd.Wait() // how it ended is said by its log
 		close(sv.exited)
@@ -234,6 +236,9 @@ func (sv *server) verify(ctx context.Context, w *workload) (float64, error) {
 		}
 		if err := r.check(body.Bytes()); err != nil {
 			return 0, err
+		}
+		if w.close && !answer.Close {
+			return 0, errors.New("keeps a connection that was asked to close")
 		}
 		total += body.Len() * r.times
 		count += r.times

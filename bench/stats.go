@@ -158,14 +158,20 @@ func (t *table) ratio(peer *row) spread {
 	return spreadOf(ratios)
 }
 
-// best finds the peer, other than ours and the fixed ones, that is ahead of the others.
+// starves reports whether the server left out new clients in some round.
+func (r *row) starves() bool {
+	return slices.ContainsFunc(r.cells, func(c cell) bool { return c.Starved })
+}
+
+// best finds the peer that is ahead of the others: not ours, none of those to skip, none that
+// serves only some of its clients.
 func (t *table) best(skip map[string]bool) *row {
 	var found *row
 	var top float64
 	for i := range t.rows {
 		one := &t.rows[i]
 		s := one.of(t.figure)
-		if one.peer == ours || skip[one.peer] || s.rounds == 0 {
+		if one.peer == ours || skip[one.peer] || s.rounds == 0 || one.starves() {
 			continue
 		}
 		better := s.median > top
@@ -188,9 +194,13 @@ func (r *row) notes() string {
 		}
 	}
 	errors := map[string]int64{}
+	others := 0.0
 	for i := range r.cells {
 		c := &r.cells[i]
 		add(c.Failure)
+		if c.Starved {
+			add("a new client got no answer during the load")
+		}
 		for kind, n := range c.Errors {
 			errors[kind] += n
 		}
@@ -200,9 +210,13 @@ func (r *row) notes() string {
 				add("idle clients were closed")
 			}
 		}
+		others = max(others, c.OtherCPU)
 		if c.GeneratorCPU > generatorBusy {
 			add("generator at its limit")
 		}
+	}
+	if others > othersBusy {
+		add(fmt.Sprintf("others used up to %s cores", number(others)))
 	}
 	for _, kind := range slices.Sorted(mapsKeys(errors)) {
 		add(fmt.Sprintf("%s %s errors", number(float64(errors[kind])), kind))
