@@ -42,7 +42,7 @@ type runner struct {
 
 // run goes A B C, A B C through the peers, so that what the machine does meanwhile hits all.
 func (r *runner) run(ctx context.Context) error {
-	fmt.Fprintf(r.say, "about %v\n", r.estimate().Round(time.Minute))
+	fmt.Fprintf(r.say, "about %v\n", r.estimate().Round(time.Second))
 	for round := 1; round <= r.results.Rounds; round++ {
 		for _, where := range r.placements {
 			for i := range r.workloads {
