@@ -11,8 +11,8 @@ def app(environ, start_response):
 
 
 def watch(disconnected):
-    yield b"begun"
     try:
+        yield b"begun"
         while not disconnected():
             yield b"."
     finally:
