@@ -121,7 +121,7 @@ func (l *loop) hungUp(c *client, err error) {
 	c.conn, c.fd = nil, -1
 	owed := c.state == stateQueued || c.state == stateRunning || c.state == stateDraining
 	if owed && errors.Is(err, io.EOF) {
-		if dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+		if dup, err := duplicate(fd); err == nil {
 			c.fd, c.eof = dup, true
 			if c.lane != nil {
 				c.lane.bridge.MarkHalfClosed(c.slot)

@@ -6,8 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // drainer is a goroutine that finishes what a client's socket did not take. While it exists
@@ -48,7 +46,7 @@ type drainer struct {
 
 // startDrainer hands the client to a drainer with data as its first bytes.
 func (l *loop) startDrainer(c *client, data []byte) {
-	fd, err := unix.FcntlInt(uintptr(c.fd), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := duplicate(c.fd)
 	if err != nil {
 		l.log.Warn("client closed: no descriptor to finish its answer", "error", err)
 		l.drop(c)

@@ -126,6 +126,11 @@ func fileConn(fd int, name string) (net.Conn, error) {
 	return net.FileConn(f)
 }
 
+// duplicate makes a second descriptor of an open file, which the caller closes.
+func duplicate(fd int) (int, error) {
+	return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+}
+
 // post runs f on the loop, after the events at hand; not at all when the loop has ended. Any
 // goroutine may call it.
 func (l *loop) post(f func()) {

@@ -48,10 +48,7 @@ func (d *drainer) addContent(ct *content) {
 	d.left += ct.left
 	d.posted = false
 	d.mu.Unlock()
-	select {
-	case d.more <- struct{}{}:
-	default:
-	}
+	d.wake()
 }
 
 // sendContent sends p's file, in pieces that each have a deadline.

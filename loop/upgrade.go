@@ -3,8 +3,6 @@ package loop
 import (
 	"bytes"
 
-	"golang.org/x/sys/unix"
-
 	"gophersnake/loop/http1"
 )
 
@@ -53,7 +51,7 @@ func (l *loop) upgrade(c *client, req *http1.Request, head, rest []byte) {
 // handOver makes gnet let go of a connection that a worker has, so that nobody but the app reads
 // from it. The loop keeps a duplicate, for the answer of an app that does not take the socket.
 func (l *loop) handOver(c *client) {
-	fd, err := unix.FcntlInt(uintptr(c.fd), unix.F_DUPFD_CLOEXEC, 0)
+	fd, err := duplicate(c.fd)
 	if err != nil {
 		l.log.Warn("upgraded client closed: no descriptor for it", "error", err)
 		l.drop(c)

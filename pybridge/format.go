@@ -88,7 +88,7 @@ type slotHead struct {
 	listener, remotePort                    uint16
 	headerCount, headersOff                 uint32
 	method, target, path, query, remoteAddr span
-	bodyOff, bodyLen, queuedNs              uint64
+	bodyOff, bodyLen                        uint64
 }
 
 // filePart is a piece of a file that is sent as it is.

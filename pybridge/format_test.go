@@ -89,7 +89,6 @@ func layouts() map[string]uint64 {
 		"path": unsafe.Offsetof(slot.path), "query": unsafe.Offsetof(slot.query),
 		"remote_addr": unsafe.Offsetof(slot.remoteAddr),
 		"body_off":    unsafe.Offsetof(slot.bodyOff), "body_len": unsafe.Offsetof(slot.bodyLen),
-		"queued_ns": unsafe.Offsetof(slot.queuedNs),
 	})
 	add("reply", map[string]uintptr{
 		"slot": unsafe.Offsetof(reply.slot), "generation": unsafe.Offsetof(reply.generation),

@@ -7,7 +7,6 @@ import (
 	"math/bits"
 	"os"
 	"sync/atomic"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -216,13 +215,10 @@ func (l *Lane) Submit(q *Request) (slot, generation uint32, err error) {
 		return 0, 0, err
 	}
 	s.listener, s.remotePort = q.Listener, q.RemotePort
-	s.queuedNs = uint64(time.Since(epoch))
 	s.flags |= flagsOf(q)
 	l.publish(i, s)
 	return i, l.gens[i], nil
 }
-
-var epoch = time.Now()
 
 func flagsOf(q *Request) uint32 {
 	var f uint32

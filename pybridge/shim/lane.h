@@ -107,7 +107,6 @@ struct slot {
     struct span method, target, path, query, remote_addr;
     uint64_t body_off; /* arena: from the arena's start; slot: from the slot's start */
     uint64_t body_len;
-    uint64_t queued_ns; /* CLOCK_MONOTONIC */
 };
 
 #define REPLY_LAST 1u  /* the response ends with this block */
@@ -139,7 +138,7 @@ struct file_part {
 #define GS_BLOCKLESS_MAX 2u
 
 _Static_assert(sizeof(struct reply) == 32, "reply size");
-_Static_assert(sizeof(struct slot) == 88, "slot size");
+_Static_assert(sizeof(struct slot) == 80, "slot size");
 _Static_assert(sizeof(struct header) == 16, "header size");
 _Static_assert(sizeof(struct region_head) <= GS_BELL_OFF, "region head");
 

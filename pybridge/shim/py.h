@@ -38,6 +38,7 @@ typedef struct PyObj PyObj; /* opaque: never dereferenced but by gs_type and GS_
     R(PyObj *, PyBytes_FromStringAndSize, (const char *, ssize_t)) \
     R(int, PyBytes_AsStringAndSize, (PyObj *, char **, ssize_t *)) \
     R(char *, PyBytes_AsString, (PyObj *)) \
+    R(ssize_t, PyBytes_Size, (PyObj *)) \
     R(int, _PyBytes_Resize, (PyObj **, ssize_t)) \
     R(PyObj *, PyUnicode_DecodeLatin1, (const char *, ssize_t, const char *)) \
     R(PyObj *, PyUnicode_AsLatin1String, (PyObj *)) \

@@ -62,6 +62,18 @@ static int64_t total_length(PyObj *blocks, ssize_t n, PyObj *(*item)(PyObj *, ss
     return total;
 }
 
+/* GIL held; let go while the ring is full. One block. more, whole and result as of
+ * gs_response_block. */
+static int send_bytes(struct context *c, PyObj *block, int more, int64_t whole)
+{
+    char *s;
+    ssize_t len;
+
+    if (py.PyBytes_AsStringAndSize(block, &s, &len) < 0)
+        return -1;
+    return gs_response_block(c, s, (size_t)len, more, whole);
+}
+
 /* GIL held; let go while the ring is full. A list or tuple: its length is known before the first
  * byte goes out. Result as of gs_response_block. */
 static int send_sequence(struct context *c, PyObj *blocks, int is_list)
@@ -72,15 +84,11 @@ static int send_sequence(struct context *c, PyObj *blocks, int is_list)
     int rc = whole < 0 ? -1 : 0;
 
     for (ssize_t i = 0; i < n && rc == 0; i++) {
-        char *s;
-        ssize_t len;
         PyObj *b = item(blocks, i);
         if (!b)
             return -1;
         py.Py_IncRef(b); /* the app may change its list while the GIL is let go */
-        rc = py.PyBytes_AsStringAndSize(b, &s, &len) < 0
-                 ? -1
-                 : gs_response_block(c, s, (size_t)len, 0, whole);
+        rc = send_bytes(c, b, 0, whole);
         py.Py_DecRef(b);
         if (is_list && py.PyList_Size(blocks) < n)
             n = py.PyList_Size(blocks);
@@ -92,18 +100,6 @@ static int send_sequence(struct context *c, PyObj *blocks, int is_list)
 static int client_gone(const struct context *c)
 {
     return atomic_load_explicit(&c->req.slot->gone, memory_order_relaxed) == GONE_CLOSED;
-}
-
-/* GIL held; let go while the ring is full. One block; more: others may follow. Result as of
- * gs_response_block. */
-static int send_bytes(struct context *c, PyObj *block, int more)
-{
-    char *s;
-    ssize_t len;
-
-    if (py.PyBytes_AsStringAndSize(block, &s, &len) < 0)
-        return -1;
-    return gs_response_block(c, s, (size_t)len, more, more ? -1 : len);
 }
 
 /* GIL held. Ends a child that the app forked and that came back here: the lanes are its parent's.
@@ -126,7 +122,7 @@ static int send_iterable(struct context *c, PyObj *result)
         return -1;
     while (rc == 0 && (b = py.PyIter_Next(it))) {
         leave_if_child();
-        rc = send_bytes(c, b, 1);
+        rc = send_bytes(c, b, 1, -1);
         py.Py_DecRef(b);
         if (rc == 0 && client_gone(c)) {
             gs_response_abort(c);
@@ -170,12 +166,11 @@ static int send_result(struct context *c, PyObj *result)
     if (type == py.T_list || type == py.T_tuple)
         rc = send_sequence(c, result, type == py.T_list);
     else if (type == py.T_bytes) /* iterating it would give numbers; what is meant is clear */
-        rc = send_bytes(c, result, 0);
+        rc = send_bytes(c, result, 0, py.PyBytes_Size(result));
     else if (type == shim.file_wrapper)
         rc = send_file(c, result);
     else
         rc = send_iterable(c, result);
-
     if (rc < 0)
         return -1;
     if (c->req.aborted)

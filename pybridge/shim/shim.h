@@ -15,8 +15,7 @@
 struct name {
     uint32_t hash;
     uint16_t len;
-    uint8_t
-        joins_by_semicolon; /* Cookie: RFC 6265 §5.4; all others join by a comma, RFC 9110 §5.3 */
+    uint8_t joins_by_semicolon; /* Cookie, RFC 6265 §5.4; others by a comma, RFC 9110 §5.3 */
     uint8_t value_len;
     uint32_t seen_in; /* `use` of the request that had it last: finds repeats */
     PyObj *key;
