@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"net"
 	"strconv"
 
@@ -16,7 +15,6 @@ const bodyArenaBytes = 4 << 20
 // joined is the reactor and the worker processes as one engine.
 type joined struct {
 	*loop.Reactor
-	spec      engineSpec
 	listeners []net.Listener
 	worker    pybridge.Config
 }
@@ -44,7 +42,7 @@ func newEngine(spec engineSpec) (engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &joined{Reactor: r, spec: spec, listeners: spec.listeners}
+	e := &joined{Reactor: r, listeners: spec.listeners}
 	e.worker = pybridge.Config{
 		Python: spec.python.Path, App: spec.app.name, Dir: spec.dir,
 		Multiprocess: c.Workers > 1,
@@ -97,8 +95,6 @@ func (e *joined) Remove(w supervise.Worker) { e.RemoveWorker(w.(worker).Worker) 
 func (e *joined) Drain(w supervise.Worker) <-chan struct{} {
 	return e.DrainWorker(w.(worker).Worker)
 }
-
-func (e *joined) Close(ctx context.Context) error { return e.Reactor.Close(ctx) }
 
 // worker is a pybridge worker as the supervisor sees it.
 type worker struct{ *pybridge.Worker }

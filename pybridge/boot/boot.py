@@ -11,6 +11,7 @@ Exit codes: 0 when told to finish, 4 when the app cannot be imported.
 """
 
 import contextlib
+import functools
 import io
 import os
 import stat
@@ -62,15 +63,11 @@ def plain_file(wrapper):
 
 def client_socket(fd):
     """Return a socket object for an upgraded client, which notes in `taken` that it was used."""
-    if not SOCKET_CLASS:
-        SOCKET_CLASS.append(make_socket_class())
-    return SOCKET_CLASS[0](fileno=fd)
+    return socket_class()(fileno=fd)
 
 
-SOCKET_CLASS = []  # made for the first upgrade: most workers never import socket for us
-
-
-def make_socket_class():
+@functools.cache  # and not before the first upgrade: most workers never import socket for us
+def socket_class():
     import socket
 
     class ClientSocket(socket.socket):
