@@ -23,7 +23,7 @@ import (
 type engine interface {
 	supervise.Pool
 	// Start makes a worker process; see supervise.Env.
-	Start(id int) (supervise.Worker, error)
+	Start(id, generation int) (supervise.Worker, error)
 	// Open begins to accept clients. The listener belongs to the engine from then on.
 	Open(net.Listener) error
 	// CloseDoors closes the listeners; idle clients are closed, busy ones after their answer.

@@ -107,7 +107,7 @@ func (e *fakeEngine) CloseDoors() {
 	}
 }
 
-func (e *fakeEngine) Start(id int) (supervise.Worker, error) {
+func (e *fakeEngine) Start(id, _ int) (supervise.Worker, error) {
 	w := &fakeWorker{id: id, ready: make(chan struct{}), done: make(chan struct{})}
 	e.onBoot(w)
 	return w, nil

@@ -72,7 +72,7 @@ func describe(a net.Addr) pybridge.Listener {
 }
 
 // Start starts a worker process.
-func (e *joined) Start(id int) (supervise.Worker, error) {
+func (e *joined) Start(id, _ int) (supervise.Worker, error) {
 	w, err := pybridge.Start(id, &e.worker)
 	if err != nil {
 		return nil, err

@@ -53,7 +53,8 @@ type Pool interface {
 type Env struct {
 	// Start makes a worker process and returns without waiting for it to be ready. Ids count
 	// from 1 and are never used twice, so that an old worker and its replacement can coexist.
-	Start func(id int) (Worker, error)
+	// Generations count from 1; each reload makes a new one.
+	Start func(id, generation int) (Worker, error)
 	Pool  Pool
 	Log   *slog.Logger
 
@@ -257,7 +258,7 @@ func (s *Supervisor) startDue(now time.Time) {
 
 func (s *Supervisor) start(seat *seat, now time.Time) {
 	s.lastID++
-	w, err := s.env.Start(s.lastID)
+	w, err := s.env.Start(s.lastID, 1)
 	if err == nil {
 		m := &member{worker: w, seat: seat, startedAt: now, due: now.Add(s.env.StartTimeout)}
 		seat.member = m

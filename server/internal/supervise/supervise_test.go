@@ -96,7 +96,7 @@ func newBench(t *testing.T, n int, onStart func(*fakeWorker) error) *bench {
 	b.s = New(n, Env{
 		Pool: b, Log: slog.New(slog.DiscardHandler),
 		StartTimeout: 60 * time.Second, GracefulTimeout: 25 * time.Second,
-		Start: func(id int) (Worker, error) {
+		Start: func(id, _ int) (Worker, error) {
 			w := &fakeWorker{id: id, ready: make(chan struct{}), done: make(chan struct{}),
 				idle: make(chan struct{})}
 			b.mu.Lock()
