@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gophersnake/bench/openloop"
 )
 
 func TestTablesHoldEachNameOnce(t *testing.T) {
@@ -138,7 +140,7 @@ func TestWrkSendsTheWorkload(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if result.requests < 2 || (result.errors[faultStatus] > 0) != c.errors {
+		if result.requests < 2 || (result.errors[openloop.FaultStatus] > 0) != c.errors {
 			t.Errorf("%v: %d requests, errors %v", c.want, result.requests, result.errors)
 		}
 		var got []string
@@ -246,12 +248,16 @@ func sample() *results {
 			r.Cells = append(r.Cells, cell{Round: round, Placement: shared, Workload: "w",
 				Peer: name, PerSecond: base * factor, Requests: 1},
 				cell{Round: round, Placement: shared, Workload: "l", Peer: name, Requests: 1,
-					Latency: &latencies{All: []point{{50, 100}, {99, int64(1000 * base / factor)}}}})
+					Latency: &openloop.Report{All: points(100, int64(1000*base/factor))}})
 		}
 		r.Cells = append(r.Cells, cell{Round: round, Placement: shared, Workload: "w",
 			Peer: "broken", Failure: "status 500"})
 	}
 	return r
+}
+
+func points(p50, p99 int64) []openloop.Point {
+	return []openloop.Point{{Percent: 50, Micros: p50}, {Percent: 99, Micros: p99}}
 }
 
 func TestRatiosAreOfTheSameRound(t *testing.T) {
@@ -317,20 +323,6 @@ func TestWanted(t *testing.T) {
 	}
 	if _, err := wanted("c", all); err == nil {
 		t.Error("c was taken")
-	}
-}
-
-func TestCycleOf(t *testing.T) {
-	address, cycle, err := cycleOf([]string{"2*http://127.0.0.1:1/a", "http://127.0.0.1:1/b?c"})
-	if err != nil || address != "127.0.0.1:1" || len(cycle) != 3 ||
-		!strings.HasPrefix(string(cycle[2].wire), "GET /b?c HTTP/1.1\r\nHost: 127.0.0.1:1\r\n") {
-		t.Errorf("%q, %d messages, %v", address, len(cycle), err)
-	}
-	for _, args := range [][]string{nil, {"https://a/"}, {"x*http://a/"}, {"0*http://a/"},
-		{"http://a/", "http://b/"}} {
-		if _, _, err := cycleOf(args); err == nil {
-			t.Errorf("%q was taken", args)
-		}
 	}
 }
 

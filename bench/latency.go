@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,14 +9,11 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/url"
 	"os"
 	"runtime"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
+	"gophersnake/bench/openloop"
 )
 
 // The open-loop generator as a command: latencies at a fixed rate.
@@ -28,47 +24,6 @@ Sends R requests a second to the URLs in turn, N times in a row to one with N*, 
 server does. A latency counts from the time the request was due. All URLs are on one host.
 
 `
-
-// quantiles are the percentiles that are kept of a histogram, in percent.
-func quantiles() []float64 { return []float64{50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 100} }
-
-// point is a percentile: so many percent of the latencies are not above Micros.
-type point struct {
-	Percent float64 `json:"percent"`
-	Micros  int64   `json:"us"`
-}
-
-// latencies is what the command prints with --json.
-type latencies struct {
-	Rate      float64            `json:"rate"`     // asked for
-	Achieved  float64            `json:"achieved"` // good answers a second
-	Due       int64              `json:"due"`
-	Done      int64              `json:"done"`
-	Faults    map[string]int64   `json:"faults,omitempty"`
-	All       []point            `json:"all"`
-	Classes   map[string][]point `json:"classes"`
-	LagP99    int64              `json:"lag_p99_us"` // from due to sent
-	IdleLost  int64              `json:"idle_lost,omitempty"`
-	CrowdLack string             `json:"crowd_lack,omitempty"` // clients that could not come
-	CPUMicros int64              `json:"generator_cpu_us"`
-}
-
-func (l *latencies) at(percent float64) int64 {
-	for _, p := range l.All {
-		if p.Percent == percent {
-			return p.Micros
-		}
-	}
-	return 0
-}
-
-func pointsOf(h *hdrhistogram.Histogram) []point {
-	var points []point
-	for _, q := range quantiles() {
-		points = append(points, point{q, h.ValueAtQuantile(q)})
-	}
-	return points
-}
 
 // latencyFlags are the command's.
 type latencyFlags struct {
@@ -102,12 +57,12 @@ func latencyCommand(ctx context.Context, args []string, in io.Reader, out io.Wri
 	if err := set.Parse(args); err != nil {
 		return err
 	}
-	address, cycle, err := cycleOf(set.Args())
+	address, cycle, err := openloop.ParseURLs(set.Args())
 	if err != nil {
-		return err
+		return fmt.Errorf("%w; bench latency --help says more", err)
 	}
 	for i := range cycle {
-		cycle[i].length = f.length
+		cycle[i].Length = f.length
 	}
 	// The timer and the network wait in the same poller: with a CPU to itself, one does not
 	// wait for the other.
@@ -116,7 +71,7 @@ func latencyCommand(ctx context.Context, args []string, in io.Reader, out io.Wri
 }
 
 func (f *latencyFlags) load(
-	ctx context.Context, address string, cycle []message, in io.Reader, out io.Writer,
+	ctx context.Context, address string, cycle []openloop.Message, in io.Reader, out io.Writer,
 ) error {
 	if err := raiseFileLimit(); err != nil {
 		return err
@@ -127,27 +82,27 @@ func (f *latencyFlags) load(
 		around, lack = gather(ctx, address, f.idle, f.slow)
 		defer around.dismiss()
 	}
-	pace, err := newTimer()
+	pace, err := openloop.NewTimer()
 	if err != nil {
 		return err
 	}
-	defer pace.close()
+	defer pace.Close()
 	if f.hold {
 		fmt.Fprintln(out, "ready")
 	}
-	p := plan{
-		dial: func(ctx context.Context) (net.Conn, error) {
+	p := openloop.Plan{
+		Dial: func(ctx context.Context) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "tcp", address)
 		},
-		cycle: cycle, rate: f.rate, duration: f.duration, drain: f.drain, clients: f.clients,
+		Cycle: cycle, Rate: f.rate, Duration: f.duration, Drain: f.drain, Clients: f.clients,
 	}
 	before := ownCPU()
-	result, err := p.run(ctx, pace)
+	result, err := p.Run(ctx, pace)
 	if err != nil {
 		return err
 	}
-	report := result.report(f.rate, ownCPU()-before)
+	report := result.Report(ownCPU() - before)
 	if lack != nil {
 		report.CrowdLack = lack.Error()
 	}
@@ -155,14 +110,14 @@ func (f *latencyFlags) load(
 		report.IdleLost = around.lostIdle()
 	}
 	if f.hgrm != "" {
-		if err := writeHgrm(f.hgrm, result.all); err != nil {
+		if err := writeHgrm(f.hgrm, result); err != nil {
 			return err
 		}
 	}
 	if f.json {
 		err = json.NewEncoder(out).Encode(report)
 	} else {
-		err = report.print(out)
+		err = report.Print(out)
 	}
 	if f.hold {
 		_, _ = io.Copy(io.Discard, in) // until it ends, in whatever way
@@ -170,89 +125,11 @@ func (f *latencyFlags) load(
 	return err
 }
 
-func (t *tally) report(rate float64, cpu time.Duration) *latencies {
-	l := &latencies{Rate: rate, Due: t.due, Done: t.done, Faults: t.faults,
-		All: pointsOf(t.all), LagP99: t.lag.ValueAtQuantile(99),
-		Classes: map[string][]point{}, CPUMicros: cpu.Microseconds(),
-		Achieved: float64(t.done) / t.elapsed.Seconds()}
-	for class, h := range t.classes {
-		l.Classes[class] = pointsOf(h)
-	}
-	return l
-}
-
-func (l *latencies) print(out io.Writer) error {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "%d answers of %d due, %.1f/s\n", l.Done, l.Due, l.Achieved)
-	for kind, n := range l.Faults {
-		fmt.Fprintf(&b, "FAULTS: %d %s\n", n, kind)
-	}
-	if l.CrowdLack != "" {
-		fmt.Fprintf(&b, "CROWD: only %s\n", l.CrowdLack)
-	}
-	if l.IdleLost > 0 {
-		fmt.Fprintf(&b, "CROWD: the server closed %d idle clients\n", l.IdleLost)
-	}
-	fmt.Fprintf(&b, "%10s %12s\n", "percentile", "latency")
-	for _, p := range l.All {
-		fmt.Fprintf(&b, "%10v %12v\n", p.Percent, time.Duration(p.Micros)*time.Microsecond)
-	}
-	fmt.Fprintf(&b, "sent late (no free client, or the generator was late): p99 %v\n",
-		time.Duration(l.LagP99)*time.Microsecond)
-	_, err := out.Write(b.Bytes())
-	return err
-}
-
-// microsPerMilli scales the written percentiles, as the format's plotters expect.
-const microsPerMilli = 1000
-
-// hgrmTicks is how many percentiles are written for each halving of the distance to 100 %.
-const hgrmTicks = 5
-
-func writeHgrm(path string, h *hdrhistogram.Histogram) error {
+func writeHgrm(path string, seen *openloop.Tally) error {
 	file, err := os.Create(path)
 	if err != nil {
 		return err
 	}
 	buffered := bufio.NewWriter(file)
-	_, err = h.PercentilesPrint(buffered, hgrmTicks, microsPerMilli)
-	return errors.Join(err, buffered.Flush(), file.Close())
-}
-
-// cycleOf reads the arguments, [N*]URL.
-func cycleOf(args []string) (address string, cycle []message, err error) {
-	for _, arg := range args {
-		times := 1
-		if n, rest, found := strings.Cut(arg, "*"); found {
-			if times, err = strconv.Atoi(n); err != nil || times < 1 || times > 1_000 {
-				return "", nil, fmt.Errorf("%s: %q is no number from 1 to 1000", arg, n)
-			}
-			arg = rest
-		}
-		u, err := url.Parse(arg)
-		if err != nil {
-			return "", nil, err
-		}
-		if u.Scheme != "http" || u.Host == "" {
-			return "", nil, fmt.Errorf("%s: not an http:// URL", arg)
-		}
-		host := u.Host
-		if u.Port() == "" {
-			host = net.JoinHostPort(u.Hostname(), "80")
-		}
-		if address != "" && host != address {
-			return "", nil, fmt.Errorf("%s: not on %s", arg, address)
-		}
-		address = host
-		ask := request{path: u.RequestURI()}
-		ask.fill(false)
-		for range times {
-			cycle = append(cycle, message{class: u.Path, method: "GET", length: -1,
-				wire: ask.wire(u.Host)})
-		}
-	}
-	if len(cycle) == 0 {
-		return "", nil, errors.New("no URL; bench latency --help says more")
-	}
-	return address, cycle, nil
+	return errors.Join(seen.WriteHgrm(buffered), buffered.Flush(), file.Close())
 }

@@ -249,7 +249,7 @@ func (r *results) writeTable(b *bytes.Buffer, t *table, charts string) {
 	fmt.Fprintf(b, "`make bench BENCH='--workloads %s --placements %s'`\n\n![%s](%s/%s)\n\n",
 		t.work.Name, t.placement, t.title(), charts, t.file())
 	micros := func(percent float64) func(*cell) float64 {
-		return func(c *cell) float64 { return float64(c.Latency.at(percent)) / 1e3 }
+		return func(c *cell) float64 { return float64(c.Latency.At(percent)) / 1e3 }
 	}
 	columns := []string{"server", t.unit(), "ratio"}
 	if t.work.Measure == latency {

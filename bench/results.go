@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+
+	"gophersnake/bench/openloop"
 )
 
 // results is a whole run as it is written to disk; the page and the charts come from nothing
@@ -70,7 +72,7 @@ type cell struct {
 	StartMillis  float64          `json:"start_ms,omitempty"`
 	Starved      bool             `json:"starved,omitempty"` // no answer for a new client
 	Errors       map[string]int64 `json:"errors,omitempty"`
-	Latency      *latencies       `json:"latency,omitempty"`
+	Latency      *openloop.Report `json:"latency,omitempty"`
 }
 
 func readResults(path string) (*results, error) {

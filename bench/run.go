@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"gophersnake/bench/openloop"
 )
 
 const (
@@ -201,10 +203,10 @@ func (sv *server) newcomer(ctx context.Context, w *workload, load time.Duration)
 		case <-timer.C:
 		case <-ctx.Done():
 		}
-		l := newLink(sv.dial, end)
-		defer l.close()
-		m := message{method: ask.method, wire: ask.wire(sv.site.address()), length: -1}
-		_, failed := l.do(ctx, &m)
+		l := openloop.NewLink(sv.dial, end)
+		defer l.Close()
+		m := openloop.Message{Method: ask.method, Wire: ask.wire(sv.site.address()), Length: -1}
+		_, failed := l.Do(ctx, &m)
 		served <- failed == nil
 	}()
 	return served
@@ -289,7 +291,7 @@ func (c *cell) listen(sv *server, out *bufio.Reader) error {
 	if err != nil {
 		return err
 	}
-	var seen latencies
+	var seen openloop.Report
 	if err := json.NewDecoder(out).Decode(&seen); err != nil {
 		return err
 	}
@@ -313,7 +315,7 @@ func (c *cell) String() string {
 	case c.Failure != "":
 		return line + " " + c.Failure
 	case c.Latency != nil:
-		line += fmt.Sprintf(" p50 %7d us  p99 %7d us", c.Latency.at(50), c.Latency.at(99))
+		line += fmt.Sprintf(" p50 %7d us  p99 %7d us", c.Latency.At(50), c.Latency.At(99))
 	case c.Requests > 0:
 		line += fmt.Sprintf(" %10.1f/s", c.PerSecond)
 	}

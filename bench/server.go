@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"gophersnake/bench/openloop"
 )
 
 const (
@@ -146,20 +148,20 @@ func pin(args []string, cpus string) []string {
 func (sv *server) firstAnswer(ctx context.Context, begin time.Time) error {
 	ask := request{path: "/", length: -1}
 	ask.fill(false)
-	m := message{method: "GET", wire: ask.wire(sv.site.address()), length: -1}
+	m := openloop.Message{Method: "GET", Wire: ask.wire(sv.site.address()), Length: -1}
 	ctx, cancel := context.WithDeadline(ctx, begin.Add(startMax))
 	defer cancel()
 	poll := time.NewTicker(startPoll)
 	defer poll.Stop()
 	var last error
 	for {
-		l := newLink(sv.dial, begin.Add(startMax))
-		_, failed := l.do(ctx, &m)
-		l.close()
+		l := openloop.NewLink(sv.dial, begin.Add(startMax))
+		_, failed := l.Do(ctx, &m)
+		l.Close()
 		if failed == nil {
 			return nil
 		}
-		if failed.kind != faultConnect && failed.kind != faultTimeout {
+		if failed.Kind != openloop.FaultConnect && failed.Kind != openloop.FaultTimeout {
 			last = failed
 		}
 		select {
@@ -223,11 +225,11 @@ func (sv *server) verify(ctx context.Context, w *workload) (float64, error) {
 	var total, count int
 	for i := range w.requests {
 		r := &w.requests[i]
-		l := newLink(sv.dial, time.Now().Add(verifyMax))
+		l := openloop.NewLink(sv.dial, time.Now().Add(verifyMax))
 		var body bytes.Buffer
-		m := message{method: r.method, wire: r.wire(sv.site.address()), length: -1}
-		_, answer, failed := l.exchange(ctx, &m, &body)
-		l.close()
+		m := openloop.Message{Method: r.method, Wire: r.wire(sv.site.address()), Length: -1}
+		_, answer, failed := l.Exchange(ctx, &m, &body)
+		l.Close()
 		if failed != nil {
 			return 0, fmt.Errorf("%s %s: %w", r.method, r.path, failed)
 		}

@@ -120,7 +120,7 @@ func (r *row) of(value func(*cell) float64) spread {
 func (t *table) figure(c *cell) float64 {
 	switch t.work.Measure {
 	case latency:
-		return float64(c.Latency.at(99)) / 1e3
+		return float64(c.Latency.At(99)) / 1e3
 	case start:
 		return c.StartMillis
 	}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"gophersnake/bench/openloop"
 )
 
 // wrk, the closed-loop generator: how many requests a second.
@@ -122,8 +124,8 @@ func parseWrk(out string) (*load, error) {
 		}
 		l.seconds = float64(micros) / 1e6
 		l.errors = map[string]int64{}
-		for kind, n := range map[string]int64{faultConnect: connect, faultRead: read,
-			faultWrite: write, faultStatus: status, faultTimeout: timeout} {
+		for kind, n := range map[string]int64{openloop.FaultConnect: connect, openloop.FaultRead: read,
+			openloop.FaultWrite: write, openloop.FaultStatus: status, openloop.FaultTimeout: timeout} {
 			if n > 0 {
 				l.errors[kind] = n
 			}

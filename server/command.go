@@ -48,7 +48,7 @@ func newCommand(p process) *cobra.Command {
 			return err
 		},
 	}
-	root.AddCommand(serve, demo, show)
+	root.AddCommand(serve, demo, benchCommand(p), show)
 	return root
 }
 

@@ -1,4 +1,4 @@
-package main
+package openloop
 
 import (
 	"bufio"
@@ -15,8 +15,8 @@ import (
 // sleepPacer paces by Go's timers, which a synctest bubble can fake.
 type sleepPacer struct{}
 
-func (sleepPacer) until(at time.Time) error { time.Sleep(time.Until(at)); return nil }
-func (sleepPacer) close() error             { return nil }
+func (sleepPacer) Until(at time.Time) error { time.Sleep(time.Until(at)); return nil }
+func (sleepPacer) Close() error             { return nil }
 
 // stalling is a server that answers in a millisecond, except that it does nothing at all for
 // some time.
@@ -51,9 +51,9 @@ func (s stalling) serve(conn net.Conn) {
 	}
 }
 
-func get(class, path string, length int64) message {
+func get(class, path string, length int64) Message {
 	wire := "GET " + path + " HTTP/1.1\r\nHost: test\r\n\r\n"
-	return message{class: class, method: "GET", wire: []byte(wire), length: length}
+	return Message{Class: class, Method: "GET", Wire: []byte(wire), Length: length}
 }
 
 // The reason for having a generator of our own.
@@ -62,15 +62,15 @@ func TestOpenLoopShowsTheStallThatAClosedLoopHides(t *testing.T) {
 	quantile := func(rate float64, q float64) (found time.Duration) {
 		synctest.Test(t, func(t *testing.T) {
 			from := time.Now().Add(time.Second)
-			load := plan{
-				dial:     stalling{from, from.Add(stall)}.dial,
-				cycle:    []message{get("", "/", 2)},
-				rate:     rate,
-				duration: 2 * time.Second,
-				drain:    time.Second,
-				clients:  16,
+			load := Plan{
+				Dial:     stalling{from, from.Add(stall)}.dial,
+				Cycle:    []Message{get("", "/", 2)},
+				Rate:     rate,
+				Duration: 2 * time.Second,
+				Drain:    time.Second,
+				Clients:  16,
 			}
-			result, err := load.run(context.Background(), sleepPacer{})
+			result, err := load.Run(context.Background(), sleepPacer{})
 			if err != nil || len(result.faults) > 0 {
 				t.Fatalf("run at %v/s: %v, faults %v, want none", rate, err, result.faults)
 			}
@@ -98,19 +98,19 @@ func TestOpenLoopShowsTheStallThatAClosedLoopHides(t *testing.T) {
 func TestOpenLoopCountsWhatIsNeverAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		from := time.Now().Add(time.Second)
-		load := plan{
-			dial:     stalling{from, from.Add(time.Hour)}.dial,
-			cycle:    []message{get("", "/", 2)},
-			rate:     100,
-			duration: 2 * time.Second,
-			drain:    time.Second,
-			clients:  4,
+		load := Plan{
+			Dial:     stalling{from, from.Add(time.Hour)}.dial,
+			Cycle:    []Message{get("", "/", 2)},
+			Rate:     100,
+			Duration: 2 * time.Second,
+			Drain:    time.Second,
+			Clients:  4,
 		}
-		result, err := load.run(context.Background(), sleepPacer{})
+		result, err := load.Run(context.Background(), sleepPacer{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if result.done != 100 || result.faults[faultTimeout] != 100 {
+		if result.done != 100 || result.faults[FaultTimeout] != 100 {
 			t.Errorf("%d answers, faults %v; want 100 and 100 timeouts", result.done, result.faults)
 		}
 		if got := result.all.TotalCount(); got != 200 {
@@ -125,23 +125,23 @@ func TestOpenLoopCountsWhatIsNeverAnswered(t *testing.T) {
 
 func TestOpenLoopKeepsClassesAndFaultsApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		load := plan{
-			dial: stalling{}.dial,
-			cycle: []message{
+		load := Plan{
+			Dial: stalling{}.dial,
+			Cycle: []Message{
 				get("good", "/", 2), get("good", "/", 2), get("bad", "/wrong", 0),
 				get("short", "/", 3),
 			},
-			rate:     100,
-			duration: 2 * time.Second,
-			drain:    time.Second,
-			clients:  4,
+			Rate:     100,
+			Duration: 2 * time.Second,
+			Drain:    time.Second,
+			Clients:  4,
 		}
-		result, err := load.run(context.Background(), sleepPacer{})
+		result, err := load.Run(context.Background(), sleepPacer{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if result.classes["good"].TotalCount() != 100 || result.faults[faultStatus] != 50 ||
-			result.faults[faultLength] != 50 {
+		if result.classes["good"].TotalCount() != 100 || result.faults[FaultStatus] != 50 ||
+			result.faults[FaultLength] != 50 {
 			t.Errorf("%d good, faults %v; want 100, 50 status, 50 length",
 				result.classes["good"].TotalCount(), result.faults)
 		}
@@ -151,15 +151,15 @@ func TestOpenLoopKeepsClassesAndFaultsApart(t *testing.T) {
 func TestOpenLoopReportsRefusedConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refused := errors.New("refused")
-		load := plan{
-			dial:     func(context.Context) (net.Conn, error) { return nil, refused },
-			cycle:    []message{get("", "/", 2)},
-			rate:     100,
-			duration: time.Second,
-			clients:  4,
+		load := Plan{
+			Dial:     func(context.Context) (net.Conn, error) { return nil, refused },
+			Cycle:    []Message{get("", "/", 2)},
+			Rate:     100,
+			Duration: time.Second,
+			Clients:  4,
 		}
-		result, err := load.run(context.Background(), sleepPacer{})
-		if err != nil || result.done != 0 || result.faults[faultConnect] != 100 {
+		result, err := load.Run(context.Background(), sleepPacer{})
+		if err != nil || result.done != 0 || result.faults[FaultConnect] != 100 {
 			t.Errorf("%v, %d answers, faults %v; want 100 connect faults",
 				err, result.done, result.faults)
 		}
@@ -167,18 +167,47 @@ func TestOpenLoopReportsRefusedConnections(t *testing.T) {
 }
 
 func TestTimerIsNeverEarly(t *testing.T) {
-	pace, err := newTimer()
+	pace, err := NewTimer()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer pace.close()
+	defer pace.Close()
 	for _, wait := range []time.Duration{-1, 0, 1, 100 * time.Microsecond, 3 * time.Millisecond} {
 		at := time.Now().Add(wait)
-		if err := pace.until(at); err != nil {
+		if err := pace.Until(at); err != nil {
 			t.Fatal(err)
 		}
 		if early := time.Until(at); early > 0 {
 			t.Errorf("until %v from now returned %v early", wait, early)
 		}
+	}
+}
+
+// A rate that the connections cannot carry is said; a stall that is caught up with is not.
+func TestReportWarnsOfARateThatWasNotKept(t *testing.T) {
+	for _, c := range []struct {
+		clients int
+		kept    bool
+	}{{16, true}, {1, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			from := time.Now().Add(time.Second)
+			load := Plan{
+				Dial:     stalling{from, from.Add(500 * time.Millisecond)}.dial,
+				Cycle:    []Message{get("", "/", 2)},
+				Rate:     2000, // 1 ms each: one connection carries half of it
+				Duration: 2 * time.Second,
+				Drain:    10 * time.Second,
+				Clients:  c.clients,
+			}
+			result, err := load.Run(context.Background(), sleepPacer{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			report := result.Report(0)
+			if kept := len(report.Warnings) == 0; kept != c.kept {
+				t.Errorf("%d connections: %.1f/s sent, warnings %q; want kept %v",
+					c.clients, report.Sent, report.Warnings, c.kept)
+			}
+		})
 	}
 }

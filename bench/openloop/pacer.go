@@ -1,4 +1,4 @@
-package main
+package openloop
 
 import (
 	"fmt"
@@ -8,23 +8,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// timer is a pacer on the kernel's high-resolution clock. Go's own timers are rounded up to a
+// Timer is a Pacer on the kernel's high-resolution clock. Go's own timers are rounded up to a
 // millisecond when nothing else wakes the process, as long as a whole answer takes.
-type timer struct {
+type Timer struct {
 	file *os.File
 	buf  [8]byte // the count of expirations, unused
 }
 
-func newTimer() (*timer, error) {
+// NewTimer makes a Timer, which its user closes.
+func NewTimer() (*Timer, error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("timerfd: %w", err)
 	}
-	return &timer{file: os.NewFile(uintptr(fd), "timerfd")}, nil
+	return &Timer{file: os.NewFile(uintptr(fd), "timerfd")}, nil
 }
 
-// until returns at the given time or a few microseconds later, at once if it has passed.
-func (t *timer) until(at time.Time) error {
+// Until returns at the given time or a few microseconds later, at once if it has passed.
+func (t *Timer) Until(at time.Time) error {
 	wait := time.Until(at)
 	if wait <= 0 {
 		return nil
@@ -48,4 +49,5 @@ func (t *timer) until(at time.Time) error {
 	return err
 }
 
-func (t *timer) close() error { return t.file.Close() }
+// Close gives the clock back.
+func (t *Timer) Close() error { return t.file.Close() }
