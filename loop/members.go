@@ -21,9 +21,10 @@ type Worker interface {
 type member struct {
 	worker   Worker
 	inFlight atomic.Int64 // requests in its slots, over all loops
-	retiring atomic.Bool  // no loop may hand it more
-	removed  atomic.Bool  // dead
-	draining atomic.Bool  // every loop has stopped handing it requests
+	served   atomic.Uint64
+	retiring atomic.Bool // no loop may hand it more
+	removed  atomic.Bool // dead
+	draining atomic.Bool // every loop has stopped handing it requests
 	once     sync.Once
 	drained  chan struct{}
 }
@@ -56,26 +57,11 @@ func (ln *lane) done() {
 }
 
 // AddWorker starts handing requests to w.
-func (r *Reactor) AddWorker(w Worker) {
-	m := &member{worker: w, drained: make(chan struct{})}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.ended {
-		return
-	}
-	r.members[w] = m
-	r.helpers.Add(len(r.loops))
-	for _, l := range r.loops {
-		go func() {
-			defer r.helpers.Done()
-			l.join(m)
-		}()
-	}
-}
+func (r *Reactor) AddWorker(w Worker) { r.SwitchWorkers([]Worker{w}, nil) }
 
-// join enrols the lane's doorbell in the loop, so that a reply wakes the loop itself. It runs
-// outside the loop, because enrolling waits for it.
-func (l *loop) join(m *member) {
+// enrol puts the lane's doorbell into the loop, so that a reply wakes the loop itself. It runs
+// outside the loop, because enrolling waits for it. Nil when it fails: the worker is killed then.
+func (l *loop) enrol(m *member) *lane {
 	bridge := m.worker.Lane(l.index)
 	ln := &lane{member: m, bridge: bridge, clients: make([]*client, bridge.Slots())}
 	bell, err := bellConn(bridge)
@@ -87,22 +73,24 @@ func (l *loop) join(m *member) {
 			"error", err)
 		bridge.Release()
 		m.worker.Kill()
-		return
+		return nil
 	}
 	bridge.SetDoorbellFD(ln.bell.Fd())
-	l.post(func() {
-		if ln.down {
-			return
-		}
-		ln.draining = m.retiring.Load()
-		l.lanes = append(l.lanes, ln)
-		if m.removed.Load() {
-			l.laneDown(ln)
-			return
-		}
-		l.takeReplies(ln)
-		l.pump()
-	})
+	return ln
+}
+
+// attach begins to use a lane.
+func (l *loop) attach(ln *lane) {
+	if ln.down {
+		return
+	}
+	ln.draining = ln.member.retiring.Load()
+	l.lanes = append(l.lanes, ln)
+	if ln.member.removed.Load() {
+		l.laneDown(ln)
+		return
+	}
+	l.takeReplies(ln)
 }
 
 // bellConn makes a net.Conn of a lane's doorbell.
@@ -115,32 +103,17 @@ func bellConn(bridge *pybridge.Lane) (net.Conn, error) {
 // DrainWorker stops handing requests to w; the channel is closed when none is in flight, or w is
 // dead.
 func (r *Reactor) DrainWorker(w Worker) <-chan struct{} {
-	r.mu.Lock()
-	m := r.members[w]
-	r.mu.Unlock()
-	if m == nil {
-		none := make(chan struct{})
-		close(none)
-		return none
-	}
+	return r.SwitchWorkers(nil, []Worker{w})[0]
+}
+
+// retire stops handing this loop's requests to m.
+func (l *loop) retire(m *member) {
 	m.retiring.Store(true)
-	left := new(atomic.Int32)
-	left.Store(int32(len(r.loops)))
-	for _, l := range r.loops {
-		l.post(func() {
-			for _, ln := range l.lanes {
-				if ln.member == m {
-					ln.draining = true
-				}
-			}
-			if left.Add(-1) > 0 {
-				return
-			}
-			m.draining.Store(true)
-			m.done(0)
-		})
+	for _, ln := range l.lanes {
+		if ln.member == m {
+			ln.draining = true
+		}
 	}
-	return m.drained
 }
 
 // RemoveWorker ends the use of a worker that is dead.

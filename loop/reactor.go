@@ -71,6 +71,7 @@ type Reactor struct {
 	buffers   budget
 	spool     budget
 	madeRoom  atomic.Int64 // loop time of the last makeRoom
+	aborted   atomic.Uint64
 
 	failed    chan error
 	leaving   chan struct{} // closed by CloseDoors

@@ -54,6 +54,7 @@ func (l *loop) takeReply(ln *lane, r *pybridge.Reply) bool {
 		ln.clients[r.Slot] = nil
 	}
 	if last {
+		ln.member.served.Add(1)
 		ln.done()
 	}
 	if c == nil && r.File != nil {

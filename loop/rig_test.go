@@ -91,8 +91,8 @@ func (g *rig) close() {
 	})
 }
 
-// worker adds a scripted worker and waits until the loops have it.
-func (g *rig) worker() *pybridge.Scripted {
+// unadded makes a scripted worker that the reactor does not know yet.
+func (g *rig) unadded() *pybridge.Scripted {
 	g.t.Helper()
 	w, err := pybridge.NewScripted(len(g.workers)+1, pybridge.Sizes{
 		Lanes: len(g.r.loops), Threads: g.threads, HeadBytesMax: g.r.cfg.Limits.HeadBytesMax,
@@ -102,6 +102,13 @@ func (g *rig) worker() *pybridge.Scripted {
 		g.t.Fatal(err)
 	}
 	g.workers = append(g.workers, w)
+	return w
+}
+
+// worker adds a scripted worker and waits until the loops have it.
+func (g *rig) worker() *pybridge.Scripted {
+	g.t.Helper()
+	w := g.unadded()
 	g.r.AddWorker(w)
 	g.eventually("the worker's lanes", func() bool {
 		n := 0
