@@ -16,6 +16,7 @@ import (
 	"gophersnake/server/internal/listen"
 	"gophersnake/server/internal/logs"
 	"gophersnake/server/internal/python"
+	"gophersnake/server/internal/reap"
 	"gophersnake/server/internal/supervise"
 )
 
@@ -88,6 +89,7 @@ type service struct {
 	listeners  []net.Listener // closed by the engine, or by serve when it comes to none
 	engine     engine
 	supervisor *supervise.Supervisor
+	reaper     *reap.Reaper // it runs when this process inherits orphans
 	ended      chan error // what supervisor.Run returned
 	began      time.Time
 	open       atomic.Bool // the banner was printed; read by the workers' output goroutines
@@ -96,7 +98,7 @@ type service struct {
 func newService(p process, c *config.Config, a app) *service {
 	console := logs.New(p.stderr, c.LogLevel)
 	return &service{process: p, app: a, config: c, console: console, log: slog.New(console),
-		ended: make(chan error, 1), began: time.Now()}
+		reaper: reap.New(), ended: make(chan error, 1), began: time.Now()}
 }
 
 // serve returns when a signal has ended the server (nil after a drain in time), or when it
@@ -107,6 +109,7 @@ func (s *service) serve() (err error) {
 	if err := s.enterDir(); err != nil {
 		return err
 	}
+	defer s.reapOrphans()()
 	defer func() { err = errors.Join(err, s.closeListeners()) }()
 	if err := s.openListeners(); err != nil {
 		return err

@@ -1,0 +1,25 @@
+package main
+
+import (
+	"context"
+
+	"gophersnake/server/internal/reap"
+)
+
+// reapOrphans buries the children of others that this process inherits, until stop is called. It
+// does nothing for a process that inherits none. Who wants some (reap.Adopt) says so before.
+func (s *service) reapOrphans() (stop func()) {
+	if !reap.Needed() {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.reaper.Run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}
