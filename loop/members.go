@@ -197,7 +197,7 @@ func (l *loop) takeLastReplies(ln *lane) {
 // rescue copies a request that no thread had begun out of its slot. The bytes are parsed anew,
 // since a dying worker may have written anywhere.
 func (l *loop) rescue(c *client, ln *lane) {
-	head, body, hasBody := ln.bridge.Recover(c.slot)
+	head, body, hasBody := ln.bridge.Recover(c.slot, nil)
 	if c.incoming == nil {
 		c.incoming = &incoming{}
 	}

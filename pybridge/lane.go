@@ -30,6 +30,7 @@ type Lane struct {
 	index  int
 
 	reqTail uint32       // requests published
+	oldest  uint32       // of those, the first that may still wait for a thread
 	repHead uint32       // replies taken
 	free    []uint32     // stack of free slots; the last one used is the warmest
 	gens    []uint32     // by slot: the generation of its current or last use
@@ -338,19 +339,49 @@ func (l *Lane) Cancel(slot, generation uint32) bool {
 	return true
 }
 
-// Recover copies a request out of a slot that Cancel has taken back and that was not used since:
-// its head, and its body unless that is in a file. The worker may have written anything there,
-// so both must be parsed as if they came from the wire.
-func (l *Lane) Recover(slot uint32) (head, body []byte, hasBody bool) {
+// Oldest is the slot of the request that was submitted first, of those in flight that Pass has not
+// passed over. It reads no shared memory.
+func (l *Lane) Oldest() (slot uint32, ok bool) {
+	slots := l.region.head.slots
+	if l.reqTail-l.oldest > slots { // the ring has gone round since the last look
+		l.oldest = l.reqTail - slots
+	}
+	for ; l.oldest != l.reqTail; l.oldest++ {
+		i := l.ring[l.oldest&(slots-1)]
+		if l.busy[i] && l.ringAt[i] == l.oldest {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// Pass makes Oldest go on to the next request, for good: a thread has begun the one at hand.
+func (l *Lane) Pass() { l.oldest++ }
+
+// Recover reads a request out of a slot that Cancel has taken back and that was not used since. The
+// head is appended to into; the body, unless it is in a file, is borrowed until the next Submit or
+// Release. The worker may have written anything there, also later: the head must be parsed as if
+// it came from the wire.
+func (l *Lane) Recover(slot uint32, into []byte) (head, body []byte, hasBody bool) {
 	mem := l.slotMem(slot)
 	k := &l.kept[slot]
-	head = append([]byte(nil), mem[k.headOff:k.headOff+k.headLen]...)
+	head = append(into, mem[k.headOff:k.headOff+k.headLen]...)
 	if k.bodyLen > 0 {
-		at := k.bodyOff
-		body = append([]byte(nil), l.region.mem[at:at+k.bodyLen]...)
+		body = l.region.mem[k.bodyOff : k.bodyOff+k.bodyLen : k.bodyOff+k.bodyLen]
 	}
 	return head, body, k.hasBody
 }
+
+// HeadOf appends the beginning of a request's head, at most size bytes, to into. It may be called
+// while the slot is in flight; what it gives is what the worker left there, for people to read.
+func (l *Lane) HeadOf(slot uint32, into []byte, size int) []byte {
+	mem := l.slotMem(slot)
+	k := &l.kept[slot]
+	return append(into, mem[k.headOff:k.headOff+min(k.headLen, uint32(size))]...)
+}
+
+// Busy reports whether the slot is in flight.
+func (l *Lane) Busy(slot uint32) bool { return l.busy[slot] }
 
 // MarkGone tells the thread that runs the slot's request that nobody reads its answer.
 func (l *Lane) MarkGone(slot uint32) {

@@ -155,7 +155,7 @@ func TestBodies(t *testing.T) {
 		if got.Path != "/a b" || len(got.Headers) != 3 {
 			t.Errorf("%d bytes: path %q, headers %q", size, got.Path, got.Headers)
 		}
-		head, body, hasBody := l.Recover(slot)
+		head, body, hasBody := l.Recover(slot, nil)
 		if !hasBody || !bytes.Equal(head, q.Head) || !bytes.Equal(body, q.Body) {
 			t.Errorf("%d bytes: recovered %q and %d bytes", size, head, len(body))
 		}
@@ -564,6 +564,47 @@ func TestTakenBackLeaveRoom(t *testing.T) {
 			if !l.Cancel(uint32(slot), generation) {
 				t.Fatalf("slot %d cannot be taken back", slot)
 			}
+		}
+	}
+}
+
+// TestOldest: what waits comes in the order of Submit, whatever the slots, and without what ended,
+// was taken back or passed over.
+func TestOldest(t *testing.T) {
+	s, l := scripted(t, usual)
+	if slot, ok := l.Oldest(); ok {
+		t.Fatalf("an empty lane: got slot %d", slot)
+	}
+	for round := range 3 * l.Slots() { // round the ring, with slots used again
+		var order []uint32
+		generations := map[uint32]uint32{}
+		for range 5 {
+			slot, generation := mustSubmit(t, l, get())
+			order, generations[slot] = append(order, slot), generation
+		}
+		ended, running := mustTake(t, s), mustTake(t, s)
+		ended.Answer("x")
+		mustNext(t, l)
+		skip := map[uint32]bool{ended.Slot: true, running.Slot: true}
+		for n, slot := range order {
+			if skip[slot] {
+				continue
+			}
+			for got, ok := l.Oldest(); got != slot; got, ok = l.Oldest() {
+				if !ok || got != running.Slot {
+					t.Fatalf("round %d, request %d: got slot %d, %v, want %d", round, n, got, ok,
+						slot)
+				}
+				l.Pass()
+			}
+			if !l.Cancel(slot, generations[slot]) {
+				t.Fatal("cannot be taken back")
+			}
+		}
+		running.Answer("x")
+		mustNext(t, l)
+		if slot, ok := l.Oldest(); ok {
+			t.Fatalf("round %d: got slot %d, want none", round, slot)
 		}
 	}
 }
