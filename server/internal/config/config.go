@@ -28,6 +28,8 @@ type Config struct {
 	LogLevel        slog.Level
 	WebSocket       bool // upgrade requests bring the app its client's socket
 
+	ControlSocket string // path of it, "off", or empty: by the directory
+
 	Limits Limits
 
 	Notes []string // what a person should know about how values were chosen
@@ -91,8 +93,11 @@ type Flags struct {
 func NewFlags(set *pflag.FlagSet) *Flags {
 	f := &Flags{texts: map[string][]string{}}
 	set.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
-		if name == "bind" { // gunicorn's word for it
+		switch name {
+		case "bind": // gunicorn's word for it
 			name = "listen"
+		case "control":
+			name = "control-socket"
 		}
 		return pflag.NormalizedName(name)
 	})

@@ -85,6 +85,8 @@ func TestWhichSourceWins(t *testing.T) {
 		{"Python", "GOPHERSNAKE_PYTHON=python3.12", "", "python3.12"},
 		{"GracefulTimeout", "GOPHERSNAKE_GRACEFUL_TIMEOUT=4", "", "4s"},
 		{"LogLevel", "", "--log-level debug", "DEBUG"},
+		{"ControlSocket", "", "--control off", "off"},
+		{"ControlSocket", "GOPHERSNAKE_CONTROL_SOCKET=/s", "", "/s"},
 		{"Listen", "", "--listen 127.0.0.1:0", "[{tcp4 127.0.0.1:0}]"},
 		{"Listen", "", "-b :80 --bind unix:/s", "[{tcp :80} {unix /s}]"},
 		{"Listen", "GOPHERSNAKE_LISTEN=:80,unix:/s", "", "[{tcp :80} {unix /s}]"},

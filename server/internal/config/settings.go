@@ -82,6 +82,10 @@ var settings = [...]setting{
 		help: "give apps that upgrade a WebSocket their client's socket"},
 	{name: "log-level", kind: "LEVEL", byDefault: "info", read: readLogLevel,
 		help: "least level to log: debug, info, warning or error"},
+	{name: "control-socket", kind: "PATH|off",
+		help: "where gophersnake ctl reaches the server (default: found by the directory); off " +
+			"is none; also --control",
+		read: text(func(c *Config) *string { return &c.ControlSocket })},
 	{name: "max-request-line", kind: "SIZE", byDefault: "8KiB",
 		help: "longest request line",
 		read: size(headBytesMin, headBytesMax, func(c *Config, n int64) {
