@@ -17,7 +17,8 @@ func (s *service) banner() {
 	if s.app.builtIn {
 		name = "the built-in demo"
 	}
-	fmt.Fprintf(&b, "gophersnake %s, %v (%s)\n", version, s.python, s.python.Path)
+	fmt.Fprintf(&b, "gophersnake %s, %v, %s (%s)\n", version, s.python, s.python.Threading(),
+		s.python.Path)
 	fmt.Fprintf(&b, "app %s, ready in %v\n", name, time.Since(s.began).Round(time.Millisecond))
 	fmt.Fprintf(&b, "%s × %s, %s\n", plural(s.config.Workers, "worker"),
 		plural(s.config.Threads, "thread"), plural(s.config.Loops, "loop"))

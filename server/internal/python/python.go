@@ -115,7 +115,8 @@ type Interpreter struct {
 	Version        string // "3.13.0"
 	Major, Minor   int
 	Prefix         string // sys.prefix: the environment
-	FreeThreaded   bool
+	FreeThreaded   bool   // a build that can run without the GIL (PEP 703)
+	GIL            bool   // it is on at start; with a free-threaded build that is PYTHON_GIL=1
 }
 
 func (i Interpreter) String() string {
@@ -126,6 +127,18 @@ func (i Interpreter) String() string {
 	return i.Implementation + " " + i.Version + threads
 }
 
+// Threading says how many threads of one worker run Python code at a time: one under the GIL, or
+// all of them.
+func (i Interpreter) Threading() string {
+	switch {
+	case !i.FreeThreaded:
+		return "GIL"
+	case i.GIL:
+		return "GIL on"
+	}
+	return "GIL off"
+}
+
 // probeMark begins the answer: site customisations may print before it.
 const probeMark = "gophersnake-probe"
 
@@ -134,7 +147,8 @@ const probeMark = "gophersnake-probe"
 const probe = `import sys
 i = getattr(sys, 'implementation', None)
 f = ['` + probeMark + `', i.name if i else 'cpython', '.'.join(map(str, sys.version_info[:3])),
-     str(int('t' in getattr(sys, 'abiflags', ''))), sys.prefix]
+     str(int('t' in getattr(sys, 'abiflags', ''))), sys.prefix,
+     str(int(getattr(sys, '_is_gil_enabled', lambda: True)()))]
 sys.stdout.write('\n' + '\t'.join(f).encode('ascii', 'backslashreplace').decode('ascii') + '\n')
 `
 
@@ -152,17 +166,17 @@ func Probe(ctx context.Context, system OS, path string) (Interpreter, error) {
 	}
 	for line := range bytes.Lines(out) {
 		fields := strings.Split(strings.TrimSuffix(string(line), "\n"), "\t")
-		if fields[0] == probeMark && len(fields) == 5 {
+		if fields[0] == probeMark && len(fields) == 6 {
 			return judge(path, fields[1:])
 		}
 	}
 	return Interpreter{}, fmt.Errorf("%s gave no answer; is it a Python?%s", path, lastLine(errs))
 }
 
-// judge reads the four fields: implementation, version, free-threaded, prefix.
+// judge reads the fields: implementation, version, free-threaded, prefix, whether the GIL is on.
 func judge(path string, fields []string) (Interpreter, error) {
 	i := Interpreter{Path: path, Implementation: fields[0], Version: fields[1],
-		FreeThreaded: fields[2] == "1", Prefix: fields[3]}
+		FreeThreaded: fields[2] == "1", Prefix: fields[3], GIL: fields[4] == "1"}
 	if i.Implementation != "cpython" {
 		return Interpreter{}, fmt.Errorf("%s is %s %s; gophersnake needs CPython %d.%d or newer",
 			path, i.Implementation, i.Version, MajorMin, MinorMin)

@@ -98,19 +98,21 @@ func TestProbeAnswers(t *testing.T) {
 		want      Interpreter
 		wantErr   string
 	}{
-		{"plain", "\n" + mark + "cpython\t3.13.0\t0\t/usr\n",
-			Interpreter{"/p", "CPython", "3.13.0", 3, 13, "/usr", false}, ""},
-		{"free-threaded", "\n" + mark + "cpython\t3.14.1\t1\t/opt\n",
-			Interpreter{"/p", "CPython", "3.14.1", 3, 14, "/opt", true}, ""},
-		{"noise before", "hello from sitecustomize\n" + mark + "cpython\t3.9.18\t0\t/u\n",
-			Interpreter{"/p", "CPython", "3.9.18", 3, 9, "/u", false}, ""},
-		{"too old", "\n" + mark + "cpython\t3.8.18\t0\t/usr\n", Interpreter{},
+		{"plain", "\n" + mark + "cpython\t3.13.0\t0\t/usr\t1\n",
+			Interpreter{"/p", "CPython", "3.13.0", 3, 13, "/usr", false, true}, ""},
+		{"free-threaded", "\n" + mark + "cpython\t3.14.1\t1\t/opt\t0\n",
+			Interpreter{"/p", "CPython", "3.14.1", 3, 14, "/opt", true, false}, ""},
+		{"free-threaded, PYTHON_GIL=1", "\n" + mark + "cpython\t3.13.0\t1\t/opt\t1\n",
+			Interpreter{"/p", "CPython", "3.13.0", 3, 13, "/opt", true, true}, ""},
+		{"noise before", "hello from sitecustomize\n" + mark + "cpython\t3.9.18\t0\t/u\t1\n",
+			Interpreter{"/p", "CPython", "3.9.18", 3, 9, "/u", false, true}, ""},
+		{"too old", "\n" + mark + "cpython\t3.8.18\t0\t/usr\t1\n", Interpreter{},
 			"/p is CPython 3.8.18; gophersnake needs 3.9 or newer"},
-		{"much too old", "\n" + mark + "cpython\t2.7.18\t0\t/usr\n", Interpreter{},
+		{"much too old", "\n" + mark + "cpython\t2.7.18\t0\t/usr\t1\n", Interpreter{},
 			"/p is CPython 2.7.18; gophersnake needs 3.9 or newer"},
-		{"not CPython", "\n" + mark + "pypy\t3.10.14\t0\t/usr\n", Interpreter{},
+		{"not CPython", "\n" + mark + "pypy\t3.10.14\t0\t/usr\t1\n", Interpreter{},
 			"/p is pypy 3.10.14; gophersnake needs CPython 3.9 or newer"},
-		{"odd version", mark + "cpython\tthree\t0\t/usr\n", Interpreter{},
+		{"odd version", mark + "cpython\tthree\t0\t/usr\t1\n", Interpreter{},
 			`/p has the version "three"; is it a Python?`},
 		{"not a Python", "-c import sys\n", Interpreter{}, "/p gave no answer; is it a Python?"},
 	} {
@@ -124,6 +126,23 @@ func TestProbeAnswers(t *testing.T) {
 				t.Errorf("got %+v, %q, want %+v, %q", got, text, c.want, c.wantErr)
 			}
 		})
+	}
+}
+
+func TestThreading(t *testing.T) {
+	for _, c := range []struct {
+		freeThreaded, gil bool
+		want              string
+	}{
+		{false, true, "CPython 3.13.0, GIL"},
+		{true, false, "CPython 3.13.0 free-threaded, GIL off"},
+		{true, true, "CPython 3.13.0 free-threaded, GIL on"},
+	} {
+		i := Interpreter{Implementation: "CPython", Version: "3.13.0", GIL: c.gil,
+			FreeThreaded: c.freeThreaded}
+		if got := i.String() + ", " + i.Threading(); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
 	}
 }
 
@@ -156,7 +175,8 @@ func TestRealInterpreter(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Implementation != "CPython" || got.Major != 3 || got.Prefix == "" {
+	if got.Implementation != "CPython" || got.Major != 3 || got.Prefix == "" ||
+		!got.GIL && !got.FreeThreaded {
 		t.Errorf("got %+v", got)
 	}
 }
