@@ -90,7 +90,7 @@ type service struct {
 	engine     engine
 	supervisor *supervise.Supervisor
 	reaper     *reap.Reaper // it runs when this process inherits orphans
-	ended      chan error // what supervisor.Run returned
+	ended      chan error   // what supervisor.Run returned
 	began      time.Time
 	open       atomic.Bool // the banner was printed; read by the workers' output goroutines
 }
