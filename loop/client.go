@@ -55,6 +55,7 @@ type client struct {
 	restAt   int                        // pipelined requests
 	incoming *incoming                  // request that cannot be handed on at once
 	booked   int64                      // of the reactor's buffers
+	since    int64                      // loop time at which the request at hand was complete
 	lane     *lane                      // while running
 	slot     uint32
 	gen      uint32

@@ -14,7 +14,12 @@ import (
 // refuse answers with an error of our own and ends the client; nothing it sent or sends is
 // parsed any more (invariant 9). The reason and the limit are for the log only.
 func (l *loop) refuse(c *client, status int, reason, limit string) {
-	l.stats.refused.Add(1)
+	l.refuseFor(c, status, reason, limit, http1.RetrySeconds)
+}
+
+// refuseFor is refuse; the client of a 503 is asked to come again after so many seconds.
+func (l *loop) refuseFor(c *client, status int, reason, limit string, seconds int) {
+	l.stats.refusal(status, limit)
 	if limit != "" {
 		l.reached(limit, reason, c)
 	} else if l.log.Enabled(context.Background(), slog.LevelDebug) {
@@ -25,7 +30,7 @@ func (l *loop) refuse(c *client, status int, reason, limit string) {
 	c.freeIncoming()
 	c.keep(nil)
 	c.lastOne = true
-	l.scratch = http1.AppendError(l.scratch[:0], status, l.httpDate())
+	l.scratch = http1.AppendError(l.scratch[:0], status, l.httpDate(), seconds)
 	l.send(c, l.scratch)
 	if c.state != stateClosed {
 		l.answered(c)
@@ -92,22 +97,42 @@ func (l *loop) forget(c *client) {
 // abandon leaves a slot whose answer nobody waits for.
 func (l *loop) abandon(c *client) {
 	ln := c.lane
-	c.lane = nil
-	ln.clients[c.slot] = nil
 	if c.drainer != nil {
 		l.letGo(c.drainer)
 	}
-	if ln.down {
+	if l.takeBack(c) {
+		if l.queue.len > 0 { // there is room now, and no reply will tell
+			l.flushSoon()
+		}
 		return
 	}
-	if !ln.bridge.Cancel(c.slot, c.gen) {
+	ln.clients[c.slot], c.lane = nil, nil
+	if !ln.down {
 		ln.bridge.MarkGone(c.slot)
-		return
 	}
+}
+
+// takeBack takes the client's request out of its slot: false when a thread has begun it.
+func (l *loop) takeBack(c *client) bool {
+	ln := c.lane
+	if ln.down || !ln.bridge.Cancel(c.slot, c.gen) {
+		return false
+	}
+	ln.clients[c.slot], c.lane = nil, nil
+	l.timing.clear(c)
 	ln.done()
-	if l.queue.len > 0 { // there is room now, and no reply will tell
-		l.flushSoon()
+	return true
+}
+
+// vanished reports whether a client that had closed its sending side has closed the other one too:
+// while it waits, nobody reads from its socket.
+func (c *client) vanished() bool {
+	if c.conn != nil {
+		return false
 	}
+	fds := []unix.PollFd{{Fd: int32(c.fd)}} // errors and hang-ups are always reported
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0 && fds[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
 }
 
 // hungUp is called when gnet closes a connection, which it does as soon as the client closes its
@@ -155,6 +180,9 @@ func (l *loop) closeIdle() {
 
 // closeAll closes every client and lane.
 func (l *loop) closeAll() {
+	if l.lookTimer != nil {
+		l.lookTimer.Stop()
+	}
 	for c := range l.clients {
 		l.drop(c)
 	}

@@ -39,46 +39,28 @@ var (
 	continueLine = []byte("HTTP/1.1 100 Continue\r\n\r\n")
 )
 
-// dispatch hands l.request to a worker, or queues it behind those that wait already.
+// dispatch hands the new request l.request to a worker, or queues it behind those that wait already.
 func (l *loop) dispatch(c *client) {
-	if l.queue.len == 0 && l.submit(c) {
-		return
-	}
-	if !l.retain(c) {
-		l.refuse(c, 503, "no memory for a request that waits for a thread", "max-buffers")
-		return
-	}
-	if !l.queue.push(c) {
-		l.refuse(c, 503, "too many requests wait for a thread", "queue")
-		return
-	}
-	c.state = stateQueued
-	l.timing.set(c, timerQueue, l.now)
-}
-
-// retain keeps l.request in c.incoming, unless it is there already. False when the buffers of
-// all clients are used up.
-func (l *loop) retain(c *client) bool {
-	if c.incoming != nil && c.incoming.head != nil {
-		return true
-	}
-	in := &incoming{head: getBuffer(l.request.Head), hasBody: l.request.HasBody,
-		upgrade: l.request.Socket != 0}
-	if len(l.request.Body) > 0 {
-		in.body = getBuffer(l.request.Body)
-		in.got = int64(len(l.request.Body))
-	}
-	c.incoming = in
-	return c.book()
-}
-
-// submit puts l.request into a slot of the best lane that takes it. False when none does now; true
-// also when the request was refused.
-func (l *loop) submit(c *client) bool {
+	c.since = l.moment()
 	best := l.pick()
-	if best == nil {
-		return false
+	waits := best == nil || l.queue.len > 0 || best.member.inFlight.Load() >= best.threads
+	if waits && !l.mayWait(c) {
+		return
 	}
+	if l.queue.len > 0 || best == nil || !l.submit(c, best) {
+		l.enqueue(c)
+	}
+}
+
+// moment is when the events at hand came, near enough: the clock is read once a batch.
+func (l *loop) moment() int64 {
+	l.flushSoon()
+	return l.batch
+}
+
+// submit puts l.request into a slot of the best lane, or of another one that takes it. False when
+// none does now; true also when the request was refused.
+func (l *loop) submit(c *client, best *lane) bool {
 	if l.submitTo(best, c) {
 		return true
 	}
@@ -98,7 +80,7 @@ func (l *loop) submitTo(ln *lane, c *client) bool {
 	}
 	ln.inFlight++
 	ln.member.inFlight.Add(1)
-	ln.clients[slot] = c
+	ln.clients[slot], ln.placed[slot] = c, l.moment()
 	c.lane, c.slot, c.gen = ln, slot, gen
 	if c.eof {
 		ln.bridge.MarkHalfClosed(slot)
@@ -116,8 +98,8 @@ func (l *loop) submitTo(ln *lane, c *client) bool {
 	}
 	l.timing.set(c, timerApp, l.now)
 	ln.touched = true
-	l.flushSoon()
-	if l.request.Socket != 0 {
+	l.lookSoon()
+	if l.request.Socket != 0 && !c.upgraded {
 		l.handOver(c)
 	}
 	return true
@@ -140,73 +122,85 @@ func (l *loop) notTaken(ln *lane, c *client, err error) bool {
 	return true
 }
 
-// pick chooses the lane of the least busy worker with room; among equals the first in the list,
-// so that one worker's caches stay warm. Nil when no lane has room.
+// pick chooses the lane of the least busy worker with room, so that a load spreads over workers
+// before a second thread of one is used; among equals the first in the list, so that one worker's
+// caches stay warm. A worker that stands still gets requests only when all do. Nil when no lane
+// has room.
 func (l *loop) pick() *lane {
-	var best *lane
-	least := int64(0)
+	var best, still *lane
+	least, leastStill, moving := int64(0), int64(0), false
+	alone := len(l.lanes) == 1
 	for _, ln := range l.lanes {
 		if !ln.takes() {
 			continue
 		}
-		if n := ln.member.inFlight.Load(); best == nil || n < least {
-			best, least = ln, n
+		n := ln.member.inFlight.Load()
+		switch {
+		case ln.still && !alone:
+			if n <= ln.threads && (still == nil || n < leastStill) {
+				still, leastStill = ln, n
+			}
+			continue
+		case n < ln.depth || alone:
+			if best == nil || n < least {
+				best, least = ln, n
+			}
 		}
+		moving = true
+	}
+	if best == nil && !moving {
+		return still
 	}
 	return best
 }
 
-// pump submits queued requests in order while there is room. A request that fits nowhere yet
-// keeps its place and its deadline.
-func (l *loop) pump() {
-	for l.queue.len > 0 && l.pick() != nil {
-		c := l.queue.first
-		if !l.advance(c) {
-			return
-		}
-	}
-}
-
-// advance hands the first of the queue on; true when it has left the queue.
-func (l *loop) advance(c *client) (left bool) {
-	defer l.recover(c)
-	left = true // also when it panics
-	return !l.prepare(c) || l.submit(c)
-}
-
-// resume hands a kept request on: its body is complete, or its worker has died.
+// resume hands a request on whose body is complete.
 func (l *loop) resume(c *client) {
 	if l.prepare(c) {
 		l.dispatch(c)
 	}
 }
 
-// prepare makes l.request of what was kept. The head is parsed again, because the parser's results
-// do not outlive a callback. False when the client was refused.
+// prepare makes l.request of what was kept. False when the client was refused.
 func (l *loop) prepare(c *client) bool {
 	in := c.incoming
-	var g http1.Guard
-	n, err := g.Scan(in.head.B, &l.cfg.Limits)
-	var req *http1.Request
-	if err == nil && n == len(in.head.B) {
-		req, err = l.parser.Parse(in.head.B, &g)
-	}
-	if req == nil || err != nil {
-		// It was accepted before: a dying worker has written over it.
-		l.stats.disagreement.Add(1)
-		l.refuse(c, 502, "a kept head does not parse", "")
+	if !l.reread(c, in.head.B) {
 		return false
 	}
-	l.fill(c, req, in.head.B)
 	l.request.HasBody = in.hasBody
 	if in.upgrade {
 		l.request.Socket = c.fd
 	}
-	if in.file != nil {
-		l.request.BodyFile, l.request.BodyLen = in.file, in.got
-	} else if in.body != nil {
+	if in.body != nil {
 		l.request.Body = in.body.B
 	}
+	l.addFile(c)
+	return true
+}
+
+// addFile makes the file that c.incoming may hold the body of l.request.
+func (l *loop) addFile(c *client) {
+	if in := c.incoming; in != nil && in.file != nil {
+		l.request.Body, l.request.BodyFile, l.request.BodyLen = nil, in.file, in.got
+	}
+}
+
+// reread makes l.request of a head that was accepted before, without the body. The head is parsed
+// again, because the parser's results do not outlive a callback. False when the client was refused.
+func (l *loop) reread(c *client, head []byte) bool {
+	var g http1.Guard
+	n, err := g.Scan(head, &l.cfg.Limits)
+	var req *http1.Request
+	if err == nil && n == len(head) {
+		req, err = l.parser.Parse(head, &g)
+	}
+	if req == nil || err != nil {
+		// A worker has written over it, while it died or after it lost the request.
+		l.stats.disagreement.Add(1)
+		l.refuse(c, 502, "a kept head does not parse", "")
+		return false
+	}
+	l.fill(c, req, head)
 	return true
 }
 
@@ -221,6 +215,7 @@ func (l *loop) answerOptions(c *client) {
 	}
 	b = append(b, "\r\n"...)
 	l.scratch = b
+	l.stats.answered(200)
 	l.send(c, b)
 	if c.state == stateHead {
 		l.answered(c)

@@ -35,6 +35,7 @@ type loop struct {
 	request pybridge.Request // reused for every submit
 	path    []byte           // reused for decoded paths
 	scratch []byte           // reused for error answers
+	moving  []byte           // reused for the heads of requests that change workers
 
 	lanes    []*lane
 	queue    queue
@@ -43,6 +44,10 @@ type loop struct {
 	clients  map[*client]struct{}
 	drainers map[*drainer]struct{}
 	notes    map[string]*note // by limit
+
+	lookTimer *time.Timer
+	lookArmed bool
+	batch     int64 // nanoseconds since the reactor began, at the first event of this batch
 
 	flushPosted  bool
 	againWritten bool
@@ -61,14 +66,6 @@ type loop struct {
 	ended   bool         // gnet must not be called any more
 }
 
-// stats are counters of one loop. Any goroutine may read them.
-type stats struct {
-	panics       atomic.Uint64
-	disagreement atomic.Uint64 // guard against parser
-	refused      atomic.Uint64
-	corrupt      atomic.Uint64 // workers that broke the lane format
-}
-
 // newLoop starts one gnet engine with one loop. gnet's own acceptor is not used: it ends the
 // whole engine when descriptors run out, and it cannot take an inherited listener.
 func newLoop(r *Reactor, index int) (*loop, error) {
@@ -78,7 +75,7 @@ func newLoop(r *Reactor, index int) (*loop, error) {
 		clients: make(map[*client]struct{}), drainers: make(map[*drainer]struct{}),
 		notes: make(map[string]*note),
 	}
-	l.queue.max = max(r.cfg.QueueMax/r.cfg.Loops, 1)
+	l.queue.all = &r.queued
 	l.timing.init(&r.cfg)
 	l.scratch = make([]byte, 0, 1024)
 	engine, err := gnet.NewClient(&callbacks{loop: l}, gnet.WithNumEventLoop(1),
@@ -230,7 +227,7 @@ func (l *loop) flushSoon() {
 	if l.flushPosted {
 		return
 	}
-	l.flushPosted = true
+	l.flushPosted, l.batch = true, l.reactor.monotonic()
 	_ = l.events.Execute(context.Background(), (*flusher)(l))
 }
 

@@ -42,10 +42,18 @@ type lane struct {
 	bridge   *pybridge.Lane
 	bell     gnet.Conn // the doorbell's end in the loop
 	clients  []*client // by slot
+	placed   []int64   // by slot: loop time at which its request was put there
+	threads  int64     // of the worker
 	inFlight int64     // requests in its slots, those of vanished clients too
 	touched  bool      // has requests that were not rung for
 	draining bool      // takes no more requests
 	down     bool      // the worker is gone; bridge must not be used
+
+	// How the worker fares, as of the last look; see steal.go.
+	depth   int64  // how many requests it may have in its slots
+	still   bool   // requests wait and it answers nothing
+	stillAt int64  // loop time since when
+	seen    uint64 // requests it had served
 }
 
 // takes reports whether a request without a large body can be submitted.
@@ -63,7 +71,7 @@ func (r *Reactor) AddWorker(w Worker) { r.SwitchWorkers([]Worker{w}, nil) }
 // outside the loop, because enrolling waits for it. Nil when it fails: the worker is killed then.
 func (l *loop) enrol(m *member) *lane {
 	bridge := m.worker.Lane(l.index)
-	ln := &lane{member: m, bridge: bridge, clients: make([]*client, bridge.Slots())}
+	ln := newLane(m, bridge)
 	bell, err := bellConn(bridge)
 	if err == nil {
 		ln.bell, err = l.client.EnrollContext(bell, ln)
@@ -79,11 +87,19 @@ func (l *loop) enrol(m *member) *lane {
 	return ln
 }
 
+// newLane makes a lane whose worker may have all its slots filled until its pace is known.
+func newLane(m *member, bridge *pybridge.Lane) *lane {
+	return &lane{member: m, bridge: bridge, clients: make([]*client, bridge.Slots()),
+		placed: make([]int64, bridge.Slots()), threads: int64(bridge.Threads()),
+		depth: int64(bridge.Slots())}
+}
+
 // attach begins to use a lane.
 func (l *loop) attach(ln *lane) {
 	if ln.down {
 		return
 	}
+	l.reactor.noWorkers.Store(nil)
 	ln.draining = ln.member.retiring.Load()
 	l.lanes = append(l.lanes, ln)
 	if ln.member.removed.Load() {
@@ -152,17 +168,17 @@ func (l *loop) laneDown(ln *lane) {
 	}
 	l.takeLastReplies(ln)
 	var moving []*client
-	for slot, c := range ln.clients {
+	for _, c := range ln.clients {
 		if c == nil {
 			continue
 		}
-		ln.clients[slot], c.lane = nil, nil
-		if c.upgraded || !ln.bridge.Cancel(c.slot, c.gen) {
-			l.fail(c)
+		if slot := c.slot; l.takeBack(c) {
+			l.rescue(c, ln, slot)
+			moving = append(moving, c)
 			continue
 		}
-		l.rescue(c, ln)
-		moving = append(moving, c)
+		ln.clients[c.slot], c.lane = nil, nil
+		l.fail(c)
 	}
 	ln.down = true
 	ln.member.done(ln.inFlight)
@@ -194,29 +210,32 @@ func (l *loop) takeLastReplies(ln *lane) {
 	}
 }
 
-// rescue copies a request that no thread had begun out of its slot. The bytes are parsed anew,
-// since a dying worker may have written anywhere.
-func (l *loop) rescue(c *client, ln *lane) {
-	head, body, hasBody := ln.bridge.Recover(c.slot, nil)
+// rescue copies a request that no thread had begun out of its slot.
+func (l *loop) rescue(c *client, ln *lane, slot uint32) {
+	head, body, hasBody := ln.bridge.Recover(slot, nil)
 	if c.incoming == nil {
 		c.incoming = &incoming{}
 	}
 	in := c.incoming
-	in.head, in.hasBody = getBuffer(head), hasBody
+	in.head, in.hasBody, in.upgrade = getBuffer(head), hasBody, c.upgraded
 	if in.file == nil && len(body) > 0 {
 		in.body = getBuffer(body)
 		in.got = int64(len(body))
 	}
 	c.book()
 	c.state = stateQueued
-	l.timing.set(c, timerQueue, l.now)
 }
 
-// move hands a rescued request to another worker, or queues it.
+// move hands a rescued request to another worker, or queues it. It was admitted before: that the
+// queue is full does not matter.
 func (l *loop) move(c *client) {
 	defer l.recover(c)
-	if c.state == stateQueued && !c.incoming.queued {
-		l.resume(c)
+	if c.state != stateQueued || c.incoming.queued || !l.prepare(c) {
+		return
+	}
+	l.stats.moved.Add(1)
+	if best := l.pick(); best == nil || !l.submit(c, best) {
+		l.enqueue(c)
 	}
 }
 

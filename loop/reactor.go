@@ -10,6 +10,8 @@
 //	dispatch.go  requests to lanes             reply.go     replies to sockets
 //	drainer.go   what a socket does not take   close.go     the ways a client ends
 //	timing.go    deadlines                     members.go   workers that come and go
+//	queue.go     requests that wait            steal.go     requests that change workers
+//	stats.go     what can be seen from outside
 package loop
 
 import (
@@ -70,6 +72,9 @@ type Reactor struct {
 	lingering atomic.Int64 // of those, with nothing but their own end to come
 	buffers   budget
 	spool     budget
+	queued    atomic.Int64 // in the loops' queues
+	noWorkers atomic.Pointer[outage]
+	recent    recent
 	madeRoom  atomic.Int64 // loop time of the last makeRoom
 	aborted   atomic.Uint64
 
@@ -94,8 +99,9 @@ func New(cfg Config) (*Reactor, error) {
 		}
 		r.loops = append(r.loops, l)
 	}
-	r.helpers.Add(1)
+	r.helpers.Add(2)
 	go r.clock()
+	go r.remember()
 	return r, nil
 }
 

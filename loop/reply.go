@@ -31,8 +31,11 @@ func (l *loop) takeReplies(ln *lane) {
 		bytes += len(r.Data)
 		room = l.takeReply(ln, &r) || room
 	}
-	if room && l.queue.len > 0 {
+	switch {
+	case room && l.queue.len > 0:
 		l.pump()
+	case room && len(l.lanes) > 1:
+		l.relieve(ln)
 	}
 }
 
@@ -54,6 +57,7 @@ func (l *loop) takeReply(ln *lane, r *pybridge.Reply) bool {
 		ln.clients[r.Slot] = nil
 	}
 	if last {
+		ln.still = false
 		ln.member.served.Add(1)
 		ln.done()
 	}
@@ -75,6 +79,7 @@ func (l *loop) deliver(c *client, ln *lane, r *pybridge.Reply, ended bool) (held
 	}
 	if !c.begun { // RequestTimeout is for an answer to begin: a stream may take its time
 		c.begun = true
+		l.stats.answered(r.Status)
 		l.timing.clear(c)
 	}
 	if r.File != nil {

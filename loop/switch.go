@@ -85,6 +85,7 @@ func (l *loop) switchLanes(lanes []*lane, members []*member, left *atomic.Int32)
 		}
 	}
 	l.pump()
+	l.look()
 }
 
 // AbortWorker cuts off the answers of w that have begun: their threads stop at the next block and

@@ -11,7 +11,6 @@ const (
 	timerHead             // a head is not complete: 408 if it had begun
 	timerIdle             // no request after an answer: silent close
 	timerBody             // no body bytes: 408
-	timerQueue            // no lane had room: 503
 	timerApp              // the answer does not begin: 504
 	timerLinger           // the client does not close its end
 	timerFresh            // no request, and the server stops
@@ -39,7 +38,6 @@ func (t *timing) init(cfg *Config) {
 	t.lists[timerHead].duration = int64(cfg.HeaderTimeout)
 	t.lists[timerIdle].duration = int64(cfg.KeepAlive)
 	t.lists[timerBody].duration = int64(cfg.BodyTimeout)
-	t.lists[timerQueue].duration = int64(cfg.QueueTimeout)
 	t.lists[timerApp].duration = int64(cfg.RequestTimeout)
 	t.lists[timerLinger].duration = int64(lingerTime)
 	t.lists[timerFresh].duration = int64(freshTime)
@@ -127,6 +125,7 @@ func (l *loop) tick() {
 	l.now = l.reactor.monotonic()
 	l.sumUp()
 	l.unburden()
+	l.expireWaiting()
 	l.expireDue()
 }
 
@@ -155,8 +154,6 @@ func (l *loop) expire(c *client, kind timerKind) {
 		}
 	case timerBody:
 		l.refuse(c, 408, "body not complete in time", "body-timeout")
-	case timerQueue:
-		l.refuse(c, 503, "no thread was free in time", "queue-timeout")
 	case timerApp:
 		l.appTimeout(c)
 	default: // linger

@@ -2,10 +2,15 @@ package http1
 
 import "strconv"
 
-// AppendError appends a whole error response that closes the connection; date is an IMF-fixdate.
+// RetrySeconds is when the client of a 503 should come again, unless more is known: most shortages
+// are over in a moment.
+const RetrySeconds = 1
+
+// AppendError appends a whole error response that closes the connection; date is an IMF-fixdate,
+// retry the seconds that a 503 names in Retry-After (RFC 9110 §10.2.3).
 // Nothing of the request is in it: what came from the wire must not come back as markup or as a
 // second response.
-func AppendError(dst []byte, status int, date []byte) []byte {
+func AppendError(dst []byte, status int, date []byte, retry int) []byte {
 	text := StatusText(status)
 	dst = append(dst, "HTTP/1.1 "...)
 	dst = strconv.AppendInt(dst, int64(status), 10)
@@ -17,7 +22,9 @@ func AppendError(dst []byte, status int, date []byte) []byte {
 	dst = strconv.AppendInt(dst, int64(len("999 \n")+len(text)), 10)
 	dst = append(dst, "\r\nCache-Control: no-store\r\nConnection: close\r\n"...)
 	if status == 503 {
-		dst = append(dst, "Retry-After: 1\r\n"...)
+		dst = append(dst, "Retry-After: "...)
+		dst = strconv.AppendInt(dst, int64(retry), 10)
+		dst = append(dst, "\r\n"...)
 	}
 	dst = append(dst, "\r\n"...)
 	dst = strconv.AppendInt(dst, int64(status), 10)

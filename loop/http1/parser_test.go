@@ -36,7 +36,7 @@ func TestAllocations(t *testing.T) {
 				}
 			}
 			if err != nil {
-				path = AppendError(path[:0], err.Status, date)
+				path = AppendError(path[:0], err.Status, date, 1)
 			}
 		})
 		if got != 0 {
@@ -293,7 +293,7 @@ func TestIPv6(t *testing.T) {
 
 func TestAppendError(t *testing.T) {
 	date := []byte("Sun, 06 Nov 1994 08:49:37 GMT")
-	got := string(AppendError([]byte("before"), 431, date))
+	got := string(AppendError([]byte("before"), 431, date, 1))
 	want := "beforeHTTP/1.1 431 Request Header Fields Too Large\r\nServer: gophersnake\r\n" +
 		"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Type: text/plain; charset=utf-8\r\n" +
 		"Content-Length: 36\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n" +
@@ -301,7 +301,7 @@ func TestAppendError(t *testing.T) {
 	if got != want {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
-	if got := string(AppendError(nil, 503, date)); !strings.Contains(got, "\r\nRetry-After: 1\r\n") {
+	if got := string(AppendError(nil, 503, date, 7)); !strings.Contains(got, "\r\nRetry-After: 7\r\n") {
 		t.Errorf("503 without Retry-After: %q", got)
 	}
 	if got := StatusText(299); got != "Error" {

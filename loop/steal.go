@@ -1,0 +1,174 @@
+package loop
+
+import "time"
+
+// A lane has more slots than its worker has threads, so that a worker that answers quickly finds
+// its next request without a word from the loop. What lies in a slot behind a long request waits
+// for that one worker, while others may be idle; so
+//
+//   - a worker gets only so many requests ahead as it has lately answered in two looks (lane.depth);
+//     the others wait in the loop's queue, which all workers share;
+//   - a worker that answers nothing while a request waits for it (lane.still) gets no more;
+//   - a request that has waited staleTime moves to a worker that has a thread free, or, if its own
+//     worker stands still or drains, to any that moves. Oldest first.
+//
+// A look costs a few microseconds and comes only while requests are in flight and there is more
+// than one worker to choose from. Deciding by the number of threads alone was tried on paper only:
+// it takes away the batches that make short requests fast.
+const (
+	lookEvery = 5 * time.Millisecond
+
+	// staleTime is how long a request may lie in a slot before it may move.
+	staleTime = 5 * time.Millisecond
+
+	// stillTime is when a worker that stands still though it should have a thread free gets
+	// another request: only that tells whether all of its threads are held up.
+	stillTime = 100 * time.Millisecond
+
+	// relocationsMax bounds the requests that one look moves.
+	relocationsMax = 256
+)
+
+// lookSoon makes the loop look at its lanes in a moment, if there is something to choose.
+func (l *loop) lookSoon() {
+	if l.lookArmed || len(l.lanes) < 2 {
+		return
+	}
+	l.lookArmed = true
+	if l.lookTimer == nil {
+		l.lookTimer = time.AfterFunc(lookEvery, func() { l.post(l.look) })
+		return
+	}
+	l.lookTimer.Reset(lookEvery)
+}
+
+// look judges the workers and lets requests move.
+func (l *loop) look() {
+	l.lookArmed = false
+	now := l.reactor.monotonic()
+	waits := l.queue.len > 0
+	for _, ln := range l.lanes {
+		waits = ln.judge(now) || waits
+	}
+	l.relocate(now)
+	l.pump()
+	if waits {
+		l.lookSoon()
+	}
+}
+
+// judge updates what the loop thinks of a worker; true when it has to look again.
+func (ln *lane) judge(now int64) (again bool) {
+	served := ln.member.served.Load()
+	done := int64(served - ln.seen)
+	ln.seen = served
+	ln.depth = max(ln.threads+1+2*done, ln.depth*3/4)
+	oldest := ln.oldest()
+	inFlight := ln.member.inFlight.Load()
+	switch {
+	case done > 0 || inFlight == 0:
+		ln.still = false
+	case !ln.still && oldest != nil && now-ln.placed[oldest.slot] >= int64(staleTime):
+		ln.still, ln.stillAt = true, now
+	case ln.still && inFlight < ln.threads && now-ln.stillAt >= int64(stillTime):
+		ln.still = false
+	}
+	return oldest != nil || ln.still
+}
+
+// oldest is the client whose request has waited longest for a thread of the worker, or nil. A
+// client whose own socket went with its request stays: the worker could not give the socket back.
+func (ln *lane) oldest() *client {
+	for {
+		slot, ok := ln.bridge.Oldest()
+		if !ok {
+			return nil
+		}
+		if c := ln.clients[slot]; c != nil && !c.upgraded && !ln.bridge.Taken(slot) {
+			return c
+		}
+		ln.bridge.Pass()
+	}
+}
+
+// relieve lets the requests of others move to a worker that has just answered. Most times none has
+// waited long enough, which takes no look at shared memory to see.
+func (l *loop) relieve(idle *lane) {
+	if !idle.takes() || idle.member.inFlight.Load() >= idle.threads {
+		return
+	}
+	for _, ln := range l.lanes {
+		busy := ln.draining || ln.still || ln.member.inFlight.Load() > ln.threads
+		if ln != idle && ln.inFlight > 0 && busy {
+			l.relocate(l.reactor.monotonic())
+			return
+		}
+	}
+}
+
+// relocate moves requests to workers that will serve them sooner.
+func (l *loop) relocate(now int64) {
+	for range relocationsMax {
+		to := l.pick()
+		if to == nil {
+			return
+		}
+		from, c := l.stalest(to, now)
+		if c == nil {
+			return
+		}
+		l.transfer(c, from, to)
+	}
+}
+
+// stalest finds the oldest request that is better off at another lane.
+func (l *loop) stalest(to *lane, now int64) (from *lane, found *client) {
+	idle := to.member.inFlight.Load() < to.threads
+	for _, ln := range l.lanes {
+		if ln == to || ln.down || !ln.draining && (to.still || !ln.still && !idle) {
+			continue
+		}
+		slot, ok := ln.bridge.Oldest()
+		if !ok {
+			continue
+		}
+		if ln.clients[slot] != nil && !ln.draining && now-ln.placed[slot] < int64(staleTime) {
+			continue
+		}
+		c := ln.oldest()
+		if c == nil || !ln.draining && now-ln.placed[c.slot] < int64(staleTime) {
+			continue
+		}
+		if found == nil || c.since < found.since {
+			from, found = ln, c
+		}
+	}
+	return from, found
+}
+
+// transfer moves a request that waits in a slot of a living worker to another lane. What of it lay
+// in the slot is borrowed from there until the other lane has its copy.
+func (l *loop) transfer(c *client, from, to *lane) {
+	defer l.recover(c)
+	slot := c.slot
+	if !l.takeBack(c) {
+		from.bridge.Pass() // a thread has just begun it
+		return
+	}
+	if c.vanished() {
+		l.drop(c)
+		return
+	}
+	head, body, hasBody := from.bridge.Recover(slot, l.moving[:0])
+	l.moving = head
+	if !l.reread(c, head) {
+		return
+	}
+	l.request.HasBody, l.request.Body = hasBody, body
+	l.addFile(c)
+	if l.submit(c, to) {
+		l.stats.stolen.Add(1)
+		return
+	}
+	l.enqueue(c)
+}
