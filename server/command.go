@@ -49,6 +49,7 @@ func newCommand(p process) *cobra.Command {
 		},
 	}
 	root.AddCommand(serve, demo, benchCommand(p), show)
+	root.AddCommand(ctlCommands(p)...)
 	return root
 }
 

@@ -11,6 +11,7 @@ import (
 	"syscall"
 
 	"gophersnake/server/internal/config"
+	"gophersnake/server/internal/control"
 	"gophersnake/server/internal/listen"
 	"gophersnake/server/internal/logs"
 	"gophersnake/server/internal/supervise"
@@ -27,6 +28,7 @@ const (
 	exitBoot    = 3 // workers cannot start
 	exitImport  = 4 // the app cannot be imported
 	exitListen  = 5 // an address cannot be opened
+	exitNoOne   = 7 // ctl: no server was found
 	exitForced  = 130
 )
 
@@ -40,7 +42,7 @@ func main() {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
 	os.Exit(execute(os.Args[1:], process{
 		stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, signals: signals,
-		newEngine: newEngine,
+		newEngine: newEngine, sockets: control.NewPlace,
 	}))
 }
 
@@ -50,6 +52,8 @@ type process struct {
 	getenv         func(string) string
 	signals        <-chan os.Signal
 	newEngine      func(engineSpec) (engine, error)
+	// sockets says where control sockets are; nil: nowhere but where --control-socket says.
+	sockets func(getenv func(string) string) control.Place
 }
 
 // execute runs one command line and returns its exit code.
@@ -73,14 +77,17 @@ func report(err error, stderr io.Writer) int {
 		socket  *listen.Error
 		failed  *importError
 		boot    *supervise.BootError
+		nobody  *control.NoServerError
 	)
 	switch {
-	case errors.Is(err, errForced):
+	case errors.Is(err, errForced), errors.Is(err, errInterrupted):
 		code = exitForced
 	case errors.As(err, &usage), errors.As(err, &setting):
 		code = exitUsage
 	case errors.As(err, &socket):
 		code = exitListen
+	case errors.As(err, &nobody):
+		code = exitNoOne
 	case errors.As(err, &failed):
 		code = exitImport
 	case errors.As(err, &boot):

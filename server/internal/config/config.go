@@ -28,7 +28,7 @@ type Config struct {
 	LogLevel        slog.Level
 	WebSocket       bool // upgrade requests bring the app its client's socket
 
-	ControlSocket string // path of it, "off", or empty: by the directory
+	ControlSocket string // path of it, Off, or empty: by the directory
 
 	Limits Limits
 
@@ -58,6 +58,9 @@ type Limits struct {
 	BufferBytesMax   int64 // memory for unfinished requests and unsent answers, of all clients
 	SpoolBytesMax    int64 // temporary files for bodies and answers, of all clients
 }
+
+// Off is the word for none, where none is a choice.
+const Off = "off"
 
 // Address is where to listen, in the words of net.Listen.
 type Address struct {
@@ -92,15 +95,7 @@ type Flags struct {
 // NewFlags declares every setting in set.
 func NewFlags(set *pflag.FlagSet) *Flags {
 	f := &Flags{texts: map[string][]string{}}
-	set.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
-		switch name {
-		case "bind": // gunicorn's word for it
-			name = "listen"
-		case "control":
-			name = "control-socket"
-		}
-		return pflag.NormalizedName(name)
-	})
+	set.SetNormalizeFunc(Normalize)
 	for i := range settings {
 		s := &settings[i]
 		set.VarP(&flagValue{f, s}, s.name, s.short, s.help)
@@ -109,6 +104,17 @@ func NewFlags(set *pflag.FlagSet) *Flags {
 		}
 	}
 	return f
+}
+
+// Normalize turns the other names of flags into ours.
+func Normalize(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	switch name {
+	case "bind": // gunicorn's word for it
+		name = "listen"
+	case "control":
+		name = "control-socket"
+	}
+	return pflag.NormalizedName(name)
 }
 
 // flagValue is one setting seen by pflag.
