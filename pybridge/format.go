@@ -59,6 +59,8 @@ const (
 	// ReplyEnd ends the response too, but the slot stays busy: the app is closing what it
 	// returned. ReplyLast follows.
 	ReplyEnd = 8
+	// ReplyInterim: an interim response (RFC 9110 §15.2); the answer has not begun.
+	ReplyInterim = 32
 	// replyFile: the block is a filePart. It ends in Reply.File.
 	replyFile = 16
 )
@@ -84,6 +86,8 @@ type slotHeader struct{ name, value span }
 // slotHead is the first bytes of a slot.
 type slotHead struct {
 	state, gone                             uint32
+	takenNS                                 uint64
+	gilUS, thread                           uint32
 	flags                                   uint32
 	listener, remotePort                    uint16
 	headerCount, headersOff                 uint32

@@ -24,7 +24,7 @@ var defines = map[string]uint64{ // never written to
 	"REQ_BODY_ARENA": flagBodyArena, "REQ_BODY_FILE": flagBodyFile, "REQ_BODY": flagBody,
 	"REQ_SOCKET": flagSocket,
 	"REPLY_LAST": ReplyLast, "REPLY_ABORT": ReplyAbort, "REPLY_CLOSE": ReplyClose,
-	"REPLY_END": ReplyEnd, "REPLY_FILE": replyFile,
+	"REPLY_END": ReplyEnd, "REPLY_INTERIM": ReplyInterim, "REPLY_FILE": replyFile,
 	"GONE_CLOSED": goneClosed, "GONE_HALF_CLOSED": goneHalfClosed,
 	"GS_BLOCK_ALIGN": blockAlign, "GS_BLOCK_MAX": blockMax,
 }
@@ -81,7 +81,9 @@ func layouts() map[string]uint64 {
 	})
 	add("slot", map[string]uintptr{
 		"state": unsafe.Offsetof(slot.state), "gone": unsafe.Offsetof(slot.gone),
-		"flags": unsafe.Offsetof(slot.flags), "listener": unsafe.Offsetof(slot.listener),
+		"taken_ns": unsafe.Offsetof(slot.takenNS), "gil_us": unsafe.Offsetof(slot.gilUS),
+		"thread": unsafe.Offsetof(slot.thread),
+		"flags":  unsafe.Offsetof(slot.flags), "listener": unsafe.Offsetof(slot.listener),
 		"remote_port":  unsafe.Offsetof(slot.remotePort),
 		"header_count": unsafe.Offsetof(slot.headerCount),
 		"headers_off":  unsafe.Offsetof(slot.headersOff),

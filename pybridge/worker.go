@@ -67,6 +67,7 @@ type Worker struct {
 	ready, done  chan struct{}
 	readyOnce    sync.Once
 	heard        chan struct{} // closed when there is nothing more to listen to
+	watched      watched       // see stacks.go
 	importFailed bool          // valid after heard, as is reason
 	reason       string
 	state        *os.ProcessState // valid after done
@@ -79,7 +80,7 @@ func Start(id int, cfg *Config) (*Worker, error) {
 		return nil, err
 	}
 	w := &Worker{id: id, region: r, ready: make(chan struct{}), done: make(chan struct{}),
-		heard: make(chan struct{})}
+		heard: make(chan struct{}), watched: newWatched()}
 	if err := w.start(cfg); err != nil {
 		if w.control != nil {
 			_ = w.control.Close()
@@ -159,13 +160,14 @@ type settings struct {
 	Lanes        int        `json:"lanes"`
 	Multiprocess bool       `json:"multiprocess"`
 	Listeners    []Listener `json:"listeners"`
+	StacksSignal int        `json:"stacks_signal"`
 }
 
 func settingsOf(id int, cfg *Config) settings {
 	return settings{
 		Boot: bootSource, Resolve: resolveSource, Demo: demoSource, App: cfg.App, Dir: cfg.Dir,
 		Worker: id, Threads: cfg.Sizes.Threads, Lanes: cfg.Sizes.Lanes,
-		Multiprocess: cfg.Multiprocess, Listeners: cfg.Listeners,
+		Multiprocess: cfg.Multiprocess, Listeners: cfg.Listeners, StacksSignal: stacksSignal,
 	}
 }
 
@@ -196,6 +198,7 @@ func (w *Worker) spawn(cfg *Config, inherited []*os.File) error {
 		_ = outR.Close()
 		return err
 	}
+	w.watched.signal = w.cmd.Process.Signal
 	outputDone := make(chan struct{})
 	go func() {
 		defer close(outputDone)
@@ -224,23 +227,33 @@ func forwardLines(f *os.File, emit func([]byte)) {
 // reasonBytesMax bounds the traceback of an app that cannot be imported.
 const reasonBytesMax = 64 << 10
 
-// listen reads the worker's reports: "r" it is ready; "i" its app cannot be imported, why is
-// what follows until the end.
+// listen reads the worker's reports: "r" it is ready; "s" it handles stacksSignal; "p" a thread
+// has got the GIL; "d" and "f" stacks, until a NUL; "i" its app cannot be imported, why is what
+// follows until the end.
 func (w *Worker) listen() {
 	defer close(w.heard)
-	report := make([]byte, 1)
+	from := bufio.NewReader(w.control)
 	for {
-		if _, err := io.ReadFull(w.control, report); err != nil {
+		report, err := from.ReadByte()
+		if err != nil {
 			return
 		}
-		switch report[0] {
+		switch report {
 		case 'r':
 			w.readyOnce.Do(func() { close(w.ready) })
+		case 's':
+			w.watched.signalled.Store(true)
+		case 'p':
+			w.watched.probed.Store(0)
+		case 'd', 'f':
+			if !w.takeStacks(report, from) {
+				return
+			}
 		case 'i':
-			reason, _ := io.ReadAll(io.LimitReader(w.control, reasonBytesMax))
+			reason, _ := io.ReadAll(io.LimitReader(from, reasonBytesMax))
 			w.reason = string(reason)
 			w.importFailed = true
-			_, _ = io.Copy(io.Discard, w.control) // else the worker's write blocks for ever
+			_, _ = io.Copy(io.Discard, from) // else the worker's write blocks for ever
 			return
 		}
 	}

@@ -4,7 +4,8 @@ The Go process runs this with `settings` in its globals and these descriptors op
 
     3       the shim, an extension module in a sealed memfd
     5       the region: the shared memory of all lanes
-    6       the control socket: we report "r" (ready), or "i" and why the app cannot be imported
+    6       the control socket: we report "s" (a signal gives our stacks), "r" (ready), or "i" and
+            why the app cannot be imported; shim/control.c tells of the rest
     7 ...   two sockets for each lane: its doorbell, and one that passes descriptors of files
 
 Exit codes: 0 when told to finish, 4 when the app cannot be imported.
@@ -13,6 +14,7 @@ Exit codes: 0 when told to finish, 4 when the app cannot be imported.
 import contextlib
 import functools
 import io
+import linecache
 import os
 import stat
 import sys
@@ -23,6 +25,23 @@ from importlib.machinery import ExtensionFileLoader, ModuleSpec
 
 SHIM, REGION, CONTROL, SOCKETS = 3, 5, 6, 7
 IMPORT_FAILED = 4
+STACK_FRAMES_MAX = 100
+STACK_THREADS_MAX = 300
+
+
+class RequestTimeout(BaseException):
+    """Raised in the thread of a request whose answer did not begin within --timeout.
+
+    The client has its 504 already. Not an Exception, so that `except Exception` lets it pass: clean
+    up and let it go on. It comes between two steps of Python code, not while a call into C blocks;
+    a thread that is still busy 5 seconds after it costs the worker its place.
+    """
+
+    def __str__(self):
+        return ", ".join(map(str, self.args)) or "the answer did not begin within --timeout"
+
+
+RequestTimeout.__module__ = "gophersnake"
 
 
 class FileWrapper:
@@ -123,6 +142,79 @@ def source_module(name, source):
     return module
 
 
+def public_module():
+    """Make `import gophersnake` work in the app: what stands there is ours to keep."""
+    module = types.ModuleType("gophersnake", "What gophersnake gives to the apps it serves.")
+    module.RequestTimeout = RequestTimeout
+    module.__all__ = ["RequestTimeout"]
+    sys.modules["gophersnake"] = module
+
+
+def give_stacks(shim):
+    """Let the parent have our stacks from now on, also while no thread gets the GIL."""
+    number = settings["stacks_signal"]
+    try:
+        import faulthandler
+
+        faulthandler.register(number, file=CONTROL, all_threads=True, chain=False)
+    except (ImportError, AttributeError, OSError, RuntimeError, ValueError):
+        number = 0
+    shim.watch(CONTROL, number, format_stacks, RequestTimeout)
+    if number:
+        os.write(CONTROL, b"s")
+
+
+def is_ours(code):
+    """Tell frames of the server and of threading's own start from those of the app."""
+    if code.co_filename in ("<gophersnake>", "<string>"):
+        return True
+    bootstrap = code.co_name in ("_bootstrap", "_bootstrap_inner", "run")
+    return bootstrap and code.co_filename == threading.__file__
+
+
+def format_stack(frame):
+    """Return lines for a thread's frames, the last call first, without ours at the bottom."""
+    frames = []
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith("<frozen importlib"):
+            frames.append((frame.f_code, frame.f_lineno, frame.f_globals))
+        frame = frame.f_back
+    while frames and is_ours(frames[-1][0]):
+        frames.pop()
+    lines = []
+    for code, number, names in frames[:STACK_FRAMES_MAX]:
+        lines.append(f'  File "{code.co_filename}", line {number}, in {code.co_name}')
+        source = linecache.getline(code.co_filename, number or 0, names).strip()
+        if source:
+            lines.append(f"    {source}")
+    if len(frames) > STACK_FRAMES_MAX:
+        lines.append(f"  ... {len(frames) - STACK_FRAMES_MAX} more")
+    return lines
+
+
+def format_stacks(running):
+    """Return the stacks of all threads as bytes; running: what the busy ones do, by ident.
+
+    Runs on a thread that Python does not know. It takes no lock of threading: a thread that hangs
+    may hold it.
+    """
+    names = {t.ident: t.name for t in list(threading._active.values())}
+    here, busy, others, idle = threading.get_ident(), [], [], []
+    for ident, frame in list(sys._current_frames().items())[:STACK_THREADS_MAX]:
+        if ident == here:
+            continue
+        name, lines, what = names.get(ident, hex(ident)), format_stack(frame), running.get(ident)
+        if what or lines:
+            title = f"Thread {name}, {what}:" if what else f"Thread {name}:"
+            (busy if what else others).append("\n".join([title, *lines]))
+        elif name.startswith("gophersnake-"):
+            idle.append(name)
+    if idle:
+        others.append("Idle: " + ", ".join(sorted(idle)))
+    text = "\n".join(sorted(busy) + others).replace("\0", "\\0")
+    return text.encode("utf-8", "backslashreplace")
+
+
 def load_app():
     """Return the user's WSGI callable, or report why there is none and exit."""
     if settings["app"] == "gophersnake:demo":
@@ -195,6 +287,8 @@ def main():
     sys.argv = [settings["app"]]
     shim = load_shim()
     os.close(SHIM)
+    public_module()
+    give_stacks(shim)
     app = load_app()
     sockets = [SOCKETS + i for i in range(2 * settings["lanes"])]
     templates = [environ_template(listener) for listener in settings["listeners"]]

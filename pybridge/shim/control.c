@@ -1,11 +1,18 @@
 /* control.c: the worker's end of the control socket.
  *
  * A plain C thread, unknown to Python, reads it, so that the end of the parent is noticed even
- * while some thread holds the GIL for ever. One byte is one order:
+ * while some thread holds the GIL for ever. Orders are a byte and what belongs to it:
  *
  *   'q'           finish: parked threads return, boot.py's main() ends, Python exits as usual
- *   end of file   the parent has died: the same, and the process is gone after GS_ORPHAN_S
+ *   'p'           answer 'p' as soon as the GIL can be had
+ *   's'           report all stacks (stacks.c) as soon as the GIL can be had
+ *   'f'           report all stacks at once, without the GIL
+ *   't' struct    raise RequestTimeout in the thread that runs a request (interrupt.c)
+ *   end of file   the parent has died: the same as 'q', and the process is gone after GS_ORPHAN_S
  *                 seconds whatever the app does
+ *
+ * What needs the GIL is done by a thread of its own, which may have to wait for ever; more than
+ * GS_ERRANDS_MAX of them would bring nothing new, so further orders are dropped.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -13,10 +20,24 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
 #define GS_ORPHAN_S 5
+#define GS_ERRANDS_MAX 16u
+
+/* Follows a 't'; its Go twin is the array that Worker.Interrupt writes. */
+struct target {
+    uint32_t lane, slot, generation;
+};
+
+struct errand {
+    char order;
+    struct target target;
+};
+
+static _Atomic uint32_t errands; /* on their way */
 
 static void quit(void)
 {
@@ -24,21 +45,86 @@ static void quit(void)
     gs_futex_wake(&shim.pool.quitting, 1 << 30, 0);
 }
 
+/* GIL not held. len bytes: 1, or 0 at the end of file. */
+static int read_all(void *to, size_t len)
+{
+    for (size_t got = 0; got < len;) {
+        ssize_t n = read(shim.control, (char *)to + got, len - got);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return 0;
+        got += (size_t)n;
+    }
+    return 1;
+}
+
+/* GIL held. */
+static void interrupt(void *target)
+{
+    struct target *t = target;
+
+    gs_interrupt(t->lane, t->slot, t->generation);
+}
+
+/* GIL held. */
+static void nothing(void *unused)
+{
+    (void)unused;
+}
+
+/* GIL not held; taken and let go. Does what one order says. At the interpreter's end a thread that
+ * waits for the GIL never gets it, which is as good as an end. */
+static void *errand_main(void *arg)
+{
+    struct errand *e = arg;
+
+    if (e->order == 's')
+        gs_stacks_send();
+    else if (e->order == 't')
+        gs_with_gil(interrupt, &e->target);
+    else {
+        gs_with_gil(nothing, NULL);
+        gs_report("p", 1);
+    }
+    free(e);
+    atomic_fetch_sub(&errands, 1);
+    return NULL;
+}
+
+/* GIL not held. */
+static void send_errand(char order, const struct target *target)
+{
+    struct errand *e;
+
+    if (atomic_load(&shim.pool.quitting) || atomic_load(&errands) >= GS_ERRANDS_MAX
+        || !(e = malloc(sizeof *e)))
+        return;
+    e->order = order;
+    e->target = *target;
+    atomic_fetch_add(&errands, 1);
+    if (gs_spawn(errand_main, e) != 0) {
+        free(e);
+        atomic_fetch_sub(&errands, 1);
+    }
+}
+
 /* GIL never held: this thread is not Python's. */
 static void *control_main(void *unused)
 {
     char order;
-    ssize_t n;
+    struct target target = {0};
 
     (void)unused;
-    for (;;) {
-        n = read(shim.control, &order, 1);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
+    while (read_all(&order, 1)) {
+        if (order == 't' && !read_all(&target, sizeof target))
             break;
         if (order == 'q')
             quit();
+        else if (order == 'f')
+            gs_stacks_send_raw();
+        else
+            send_errand(order, &target);
     }
     quit();
     struct timespec grace = {GS_ORPHAN_S, 0};
@@ -47,19 +133,25 @@ static void *control_main(void *unused)
     _exit(1);
 }
 
-/* GIL held. Starts the control thread on fd, every signal blocked in it: Python's handlers belong
- * to the main thread. 0, or an errno value. */
-int gs_control_start(int fd)
+/* GIL held or not. Starts a thread that nobody joins, every signal blocked in it: Python's handlers
+ * belong to the main thread. 0, or an errno value. */
+int gs_spawn(void *(*main)(void *), void *arg)
 {
     pthread_t thread;
     sigset_t all, old;
 
-    shim.control = fd;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = pthread_create(&thread, NULL, control_main, NULL);
+    int err = pthread_create(&thread, NULL, main, arg);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (err == 0)
         pthread_detach(thread);
     return err;
+}
+
+/* GIL held. Starts the control thread on fd. 0, or an errno value. */
+int gs_control_start(int fd)
+{
+    shim.control = fd;
+    return gs_spawn(control_main, NULL);
 }

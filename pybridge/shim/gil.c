@@ -7,6 +7,8 @@
 #define _GNU_SOURCE
 #include "shim.h"
 
+#include <pthread.h>
+
 /* The taker's turn: who takes requests from and puts replies on the rings. The GIL gives it for
  * free. */
 void gs_turn_take(void)
@@ -34,14 +36,29 @@ static int take(struct context *c)
     return got;
 }
 
-/* GIL held. Runs what the lanes have, one request after the other. */
-static void serve_queued(struct context *c)
+/* GIL held. The slot tells the loop who runs its request since when, and what it waited for the GIL
+ * before. */
+static void note_taken(struct context *c, uint64_t now)
 {
-    uint64_t then = gs_now_ns(), now;
+    struct slot *s = c->req.slot;
+
+    atomic_store_explicit(&s->taken_ns, now, memory_order_relaxed);
+    atomic_store_explicit(&s->gil_us, c->gil_us, memory_order_relaxed);
+    atomic_store_explicit(&s->thread, c->thread.id, memory_order_relaxed);
+    c->gil_us = 0;
+}
+
+/* GIL held. Runs what the lanes have, one request after the other; then is now. */
+static void serve_queued(struct context *c, uint64_t then)
+{
+    uint64_t now;
 
     while (!atomic_load_explicit(&shim.pool.quitting, memory_order_relaxed) && take(c)) {
         atomic_fetch_add_explicit(&shim.pool.started, 1, memory_order_relaxed);
+        note_taken(c, then);
+        gs_interruptible(c);
         gs_request_run(c);
+        gs_uninterruptible(c);
         now = gs_now_ns();
         gs_pool_served(&shim.pool, now - then);
         then = now;
@@ -52,8 +69,11 @@ static void serve_queued(struct context *c)
  * an exception set by a signal handler (main thread only). */
 int gs_serve(struct context *c)
 {
+    uint64_t now = gs_now_ns();
+
+    atomic_store(&c->ident, (unsigned long)pthread_self());
     for (;;) {
-        serve_queued(c);
+        serve_queued(c, now);
         void *state = py.PyEval_SaveThread();
         enum park_result why = gs_pool_park(&shim.pool, &c->thread);
         uint64_t before = gs_now_ns();
@@ -62,7 +82,9 @@ int gs_serve(struct context *c)
             return 0;
         if (why == PARK_SIGNAL && py.PyErr_CheckSignals() < 0)
             return -1;
-        gs_pool_got_gil(&shim.pool, gs_now_ns() - before);
+        now = gs_now_ns();
+        c->gil_us = (uint32_t)((now - before) / 1000);
+        gs_pool_got_gil(&shim.pool, now - before);
     }
 }
 
@@ -76,8 +98,20 @@ int gs_wait_for_room(struct context *c)
 
     while (!room && !atomic_load(&shim.pool.quitting))
         room = gs_wait_ack(&shim.region, lane, c->thread.id, &c->outlet[lane], 1000);
+    uint64_t before = gs_now_ns();
     py.PyEval_RestoreThread(state);
+    atomic_fetch_add_explicit(&c->req.slot->gil_us, (uint32_t)((gs_now_ns() - before) / 1000),
+                              memory_order_relaxed);
     return room ? 0 : -1;
+}
+
+/* GIL not held; taken and let go. Runs f(arg) with it, on a thread that Python does not know. */
+void gs_with_gil(void (*f)(void *), void *arg)
+{
+    int state = py.PyGILState_Ensure();
+
+    f(arg);
+    py.PyGILState_Release(state);
 }
 
 /* GIL held; let go. The main thread beside serving threads: waits for the end and runs Python's

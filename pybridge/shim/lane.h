@@ -99,6 +99,11 @@ struct header {
 struct slot {
     _Atomic uint32_t state;
     _Atomic uint32_t gone; /* set by the loop: GONE_... */
+    /* Set by the thread when it has taken the request, and read while that runs. Times are of
+     * CLOCK_MONOTONIC, which both processes share. */
+    _Atomic uint64_t taken_ns;
+    _Atomic uint32_t gil_us; /* how long the thread waited for the GIL on this request's account */
+    _Atomic uint32_t thread;
     uint32_t flags;
     uint16_t listener; /* which environ template */
     uint16_t remote_port;
@@ -122,7 +127,8 @@ struct reply {
     uint32_t reserved;
 };
 
-#define REPLY_FILE 16u /* the block is a struct file_part of a file, not bytes for the client */
+#define REPLY_INTERIM 32u /* an interim response: the answer has not begun (RFC 9110 §15.2) */
+#define REPLY_FILE 16u    /* the block is a struct file_part of a file, not bytes for the client */
 
 /* A piece of a file that is sent as it is. Its descriptor came before by the lane's file socket,
  * with the slot's number. */
@@ -138,7 +144,7 @@ struct file_part {
 #define GS_BLOCKLESS_MAX 2u
 
 _Static_assert(sizeof(struct reply) == 32, "reply size");
-_Static_assert(sizeof(struct slot) == 80, "slot size");
+_Static_assert(sizeof(struct slot) == 96, "slot size");
 _Static_assert(sizeof(struct header) == 16, "header size");
 _Static_assert(sizeof(struct region_head) <= GS_BELL_OFF, "region head");
 

@@ -3,6 +3,8 @@
  *   attach(region_fd, control_fd, sockets, app, templates, log_exception, file_wrapper, plain_file,
  *          client_socket)
  *                               maps the region, starts the control thread
+ *   watch(control_fd, signal, format_stacks, request_timeout)
+ *                               before attach(): how the parent gets stacks and ends requests
  *   serve(thread, is_main=0)    one thread's life; returns when the worker ends
  *   wait()                      the main thread beside serving threads
  */
@@ -114,12 +116,31 @@ static PyObj *attach(PyObj *self, PyObj *args)
     if (gs_environ_setup(templates) < 0 || make_contexts() < 0)
         return NULL;
     leave_signals_to_the_parent(); /* once more: the app may have set handlers at import */
+    gs_stacks_guard_signal();
     errno = gs_control_start(control_fd);
     if (errno)
         return py.PyErr_SetFromErrno(py.OSError);
     /* From here on the control socket tells of the parent's end. The kernel's signal, which the
      * parent asked for, comes with the end of the one thread that started us. */
     prctl(PR_SET_PDEATHSIG, 0);
+    py.Py_IncRef(py.None);
+    return py.None;
+}
+
+/* GIL held. watch(control_fd, signal, format_stacks, request_timeout): faulthandler writes the
+ * stacks to control_fd when signal comes; 0: it cannot. */
+static PyObj *watch(PyObj *self, PyObj *args)
+{
+    int control, signal;
+
+    (void)self;
+    if (!py.PyArg_ParseTuple(args, "iiOO:watch", &control, &signal, &shim.format_stacks,
+                             &shim.request_timeout))
+        return NULL;
+    py.Py_IncRef(shim.format_stacks);
+    py.Py_IncRef(shim.request_timeout);
+    if (gs_stacks_setup(control, signal) < 0)
+        return py.PyErr_Format(py.ValueError, "nobody handles signal %d", signal);
     py.Py_IncRef(py.None);
     return py.None;
 }
@@ -157,6 +178,8 @@ static PyObj *wait_for_end(PyObj *self, PyObj *args)
 static struct py_method methods[] = {
     {"attach", attach, PY_METH_VARARGS,
      "attach(region_fd, control_fd, doorbell_fds, app, templates, log_exception)"},
+    {"watch", watch, PY_METH_VARARGS,
+     "watch(control_fd, signal, format_stacks, request_timeout): before attach"},
     {"serve", serve, PY_METH_VARARGS, "serve(thread, is_main=0): serves until the worker ends"},
     {"wait", wait_for_end, PY_METH_NOARGS, "wait(): waits until the worker ends"},
     {NULL, NULL, 0, NULL},

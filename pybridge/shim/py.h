@@ -24,6 +24,9 @@ typedef struct PyObj PyObj; /* opaque: never dereferenced but by gs_type and GS_
     R(void, Py_DecRef, (PyObj *)) \
     R(void *, PyEval_SaveThread, (void)) \
     R(void, PyEval_RestoreThread, (void *)) \
+    R(int, PyGILState_Ensure, (void)) \
+    R(void, PyGILState_Release, (int)) \
+    R(int, PyThreadState_SetAsyncExc, (unsigned long, PyObj *)) \
     R(int, PyErr_CheckSignals, (void)) \
     R(void, PyErr_Clear, (void)) \
     R(PyObj *, PyErr_Occurred, (void)) \

@@ -21,6 +21,29 @@ static PyObj *describe(const struct context *c)
     return both;
 }
 
+/* GIL held or not. Writes "METHOD /path" of a request to line, which has GS_LINE_MAX bytes, for eyes
+ * that shall not see the query. Returns its length. The slot is not trusted to stay as it is. */
+size_t gs_request_line(const struct context *c, char *line)
+{
+    const struct slot *s = c->req.slot;
+    const char *base = (const char *)s, *query;
+    struct span method = s->method, target = s->target;
+    size_t at = method.len < 32 ? method.len : 32, len = target.len;
+
+    if (method.off > shim.region.head.slot_bytes - 32 || target.off > shim.region.head.slot_bytes
+        || len > shim.region.head.slot_bytes - target.off)
+        return 0;
+    query = memchr(base + target.off, '?', len);
+    if (query)
+        len = (size_t)(query - base) - target.off;
+    if (len > GS_LINE_MAX - at - 1)
+        len = GS_LINE_MAX - at - 1;
+    memcpy(line, base + method.off, at);
+    line[at] = ' ';
+    memcpy(line + at + 1, base + target.off, len);
+    return at + 1 + len;
+}
+
 /* GIL held. Logs the exception that is set, with its traceback, and clears it. SystemExit and its
  * like are only logged: PyErr_Print would end the process. */
 static void log_exception(const struct context *c, const char *where)

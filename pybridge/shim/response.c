@@ -305,7 +305,7 @@ int gs_response_interim(struct context *c, const char *data, size_t len)
         py.PyErr_Format(py.OSError, "the server process has gone");
         return -1;
     }
-    publish(c, 0);
+    publish(c, REPLY_INTERIM);
     return 0;
 }
 

@@ -79,6 +79,11 @@ struct context {
     struct outlet outlet[GS_LANES_MAX];
     struct cache *cache;
     uint32_t next_lane;
+    _Atomic unsigned long ident; /* what Python calls the thread; 0 before it serves */
+    uint32_t gil_us; /* waited for the GIL since the last request; on account of the next one */
+    /* Under the GIL, and on free-threaded builds under the guard: see interrupt.c. */
+    _Atomic uint32_t guard;
+    int interruptible, interrupted;
 };
 
 /* One process: set up once by attach(), then read only but for the pool's and caches' own fields.
@@ -96,6 +101,8 @@ struct shim {
     _Atomic uint32_t *parent_process; /* reads 0 in a forked child (MADV_WIPEONFORK) */
     int control;
     struct cache *shared_cache;
+    PyObj *request_timeout; /* boot.py: the class of an exception that ends a request; or NULL */
+    PyObj *format_stacks;   /* boot.py: all stacks as bytes; or NULL */
 };
 
 extern struct shim shim;
@@ -110,6 +117,7 @@ static inline int gs_in_child(void)
 int gs_serve(struct context *c);
 int gs_wait_for_room(struct context *c);
 int gs_main_wait(void);
+void gs_with_gil(void (*f)(void *), void *arg);
 void gs_turn_take(void);
 void gs_turn_give(void);
 
@@ -156,7 +164,25 @@ void gs_response_abort(struct context *c);
 /* request.c */
 void gs_request_run(struct context *c);
 
+#define GS_LINE_MAX 256u /* of a request line in stack dumps */
+size_t gs_request_line(const struct context *c, char *line);
+
 /* control.c */
 int gs_control_start(int fd);
+int gs_spawn(void *(*main)(void *), void *arg);
+
+/* stacks.c: what the threads do, for the parent. */
+int gs_stacks_setup(int control, int signal);
+void gs_stacks_guard_signal(void);
+void gs_stacks_send(void);
+void gs_stacks_send_raw(void);
+void gs_report(const void *data, size_t len);
+
+/* interrupt.c: an exception in the thread that runs one particular request. */
+void gs_interrupt(uint32_t lane, uint32_t slot, uint32_t generation);
+void gs_guard(struct context *c);
+void gs_unguard(struct context *c);
+void gs_interruptible(struct context *c);
+void gs_uninterruptible(struct context *c);
 
 #endif

@@ -1,0 +1,116 @@
+package pybridge
+
+import (
+	"context"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// stacks asks for them until they show what is wanted: a thread may not have got there yet.
+func (p *process) stacks(want string) string {
+	p.t.Helper()
+	shown := regexp.MustCompile(want)
+	for end := time.Now().Add(waitMax); ; {
+		text, err := p.Stacks(context.Background())
+		if err != nil {
+			p.t.Fatalf("%v\n%s", err, p.text())
+		}
+		if shown.MatchString(text) {
+			return text
+		}
+		if time.Now().After(end) {
+			p.t.Fatalf("stacks: want %q, got\n%s", want, text)
+		}
+	}
+}
+
+// without fails when a stack shows what is nobody's business.
+func without(t *testing.T, stacks string, unwanted ...string) {
+	t.Helper()
+	for _, text := range append(unwanted, "<gophersnake>", "<string>", "_bootstrap", "format_stack") {
+		if strings.Contains(stacks, text) {
+			t.Errorf("stacks: %q in\n%s", text, stacks)
+		}
+	}
+}
+
+// What hangs, where, in which thread, for which request; who is idle.
+func TestStacks(t *testing.T) {
+	onEvery(t, func(t *testing.T, python string) {
+		t.Parallel()
+		p := launchReady(t, python, "hangs", 3)
+		p.submit(path("/lock?secret=1"))
+		text := p.stacks(`(?s)Thread gophersnake-\d, GET /lock for \d+\.\d s:` +
+			`\n  File ".*/hangs\.py", line 16, in app\n    LOCK\.acquire\(\)(\n|$)`)
+		without(t, text, "secret")
+		if n := strings.Count(text, "gophersnake-"); n != 3 || !strings.Contains(text, "\nIdle: ") {
+			t.Errorf("want three threads, two of them idle, in\n%s", text)
+		}
+	})
+}
+
+// One thread, the main one, hangs.
+func TestStacksOfMainThread(t *testing.T) {
+	t.Parallel()
+	p := launchReady(t, anyPython(t), "hangs", 1)
+	without(t, p.stacks(`^$`))
+	p.submit(path("/lock"))
+	without(t, p.stacks(`^Thread MainThread, GET /lock for \d`))
+}
+
+// While C code holds the GIL, and while the app is being imported, the stacks come without it.
+func TestStacksWithoutGIL(t *testing.T) {
+	onEvery(t, func(t *testing.T, python string) {
+		t.Parallel()
+		p := launchReady(t, python, "holds_gil", 2)
+		p.submit(path("/hog?secret=1"))
+		text := p.stacks(`Thread gophersnake-\d, GET /hog:\n  File ".*/holds_gil\.py", line \d+, in `)
+		without(t, text, "secret")
+		if first, second := p.Probe(), p.Probe(); first != 0 || second <= 0 {
+			t.Errorf("probes: got %v and %v, want the second one unanswered", first, second)
+		}
+	})
+}
+
+func TestStacksOfImport(t *testing.T) {
+	gate := filepath.Join(t.TempDir(), "gate") // nobody opens it
+	if err := unix.Mkfifo(gate, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("IMPORT_GATE", gate)
+	p := launch(t, anyPython(t), "import_waits", 2)
+	p.await("import_waits: begun")
+	without(t, p.stacks(`import_waits\.py", line \d+, in <module>`))
+}
+
+// An app may use faulthandler for itself, and take every signal there is.
+func TestStacksOfJealousApp(t *testing.T) {
+	t.Parallel()
+	p := launchReady(t, anyPython(t), "takes_signals", 2)
+	p.submit(path("/"))
+	p.stacks(`Thread gophersnake-\d, GET /:\n  File ".*/takes_signals\.py"`)
+}
+
+// A worker that stands still, or has gone, tells nothing; the call returns in time.
+func TestNoStacks(t *testing.T) {
+	t.Parallel()
+	p := launchReady(t, anyPython(t), DemoApp, 2)
+	p.signal(unix.SIGSTOP)
+	begun := time.Now()
+	if text, err := p.Stacks(context.Background()); err == nil {
+		t.Errorf("got %q, want an error", text)
+	}
+	if took := time.Since(begun); took > StacksTimeMax+time.Second {
+		t.Errorf("took %v, want at most %v", took, StacksTimeMax)
+	}
+	p.Kill()
+	<-p.Done()
+	if text, err := p.Stacks(context.Background()); err == nil {
+		t.Errorf("got %q, want an error", text)
+	}
+}
