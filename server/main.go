@@ -39,7 +39,8 @@ func main() {
 	signals := make(chan os.Signal, signalsMax)
 	// SIGPIPE is taken so that a log reader which goes away does not take the server with it;
 	// ignoring it outright would be inherited by the workers.
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT,
+		syscall.SIGUSR1, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGPIPE)
 	os.Exit(execute(os.Args[1:], process{
 		stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, signals: signals,
 		newEngine: newEngine, sockets: control.NewPlace,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"gophersnake/server/internal/config"
+	"gophersnake/server/internal/host"
 	"gophersnake/server/internal/listen"
 	"gophersnake/server/internal/logs"
 	"gophersnake/server/internal/python"
@@ -33,6 +35,8 @@ type engine interface {
 	Close(ctx context.Context) error
 	// Failed yields the reason when the reactor has ended by itself.
 	Failed() <-chan error
+	// Stacks tells what the Python threads of a worker do; it takes a while.
+	Stacks(ctx context.Context, worker int) (string, error)
 }
 
 // engineSpec is what an engine is made of.
@@ -58,7 +62,7 @@ type app struct {
 const closeMin = 500 * time.Millisecond
 
 var (
-	errForced   = errors.New("stopped at once by a second SIGINT")
+	errForced   = errors.New("stopped at once, by SIGQUIT or a second SIGINT")
 	errDeadline = errors.New("requests were cut off: --graceful-timeout passed while stopping")
 )
 
@@ -189,6 +193,8 @@ func (s *service) supervise() error {
 	s.supervisor = supervise.New(s.config.Workers, supervise.Env{
 		Start: s.engine.Start, Pool: s.engine, Log: s.log,
 		StartTimeout: s.config.StartTimeout, GracefulTimeout: s.config.GracefulTimeout,
+		WorkersMax: config.WorkersMax, Recycling: supervise.Recycling(s.config.Recycling),
+		Memory: host.ResidentBytes, Random: func(most int64) int64 { return rand.Int64N(most + 1) },
 	})
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -212,8 +218,11 @@ func (s *service) supervise() error {
 			switch sig {
 			case syscall.SIGTERM, syscall.SIGINT:
 				return s.drain(sig)
-			case syscall.SIGHUP:
-				s.log.Info("SIGHUP does nothing yet: restart to load a new version of the app")
+			case syscall.SIGQUIT:
+				s.dump()
+				return s.drain(sig)
+			default:
+				s.signalled(sig)
 			}
 		}
 	}
@@ -256,7 +265,7 @@ func (s *service) abandon(why error) error {
 
 // drain lets running requests finish within --graceful-timeout. Only a second SIGINT shortens
 // it: a platform may send SIGTERM several times and to every process, a person presses Ctrl-C
-// twice and means it.
+// twice and means it. SIGQUIT grants no time at all.
 func (s *service) drain(first os.Signal) error {
 	s.log.Info("stopping: finishing running requests", "signal", first.String(),
 		"at_most", s.config.GracefulTimeout)
@@ -267,9 +276,12 @@ func (s *service) drain(first os.Signal) error {
 	result := make(chan error, 1)
 	go func() { result <- s.finish(ctx, deadline) }()
 
-	interrupts, forced := 0, false
+	interrupts, forced := 0, first == syscall.SIGQUIT
 	if first == syscall.SIGINT {
 		interrupts = 1
+	}
+	if forced {
+		force()
 	}
 	for {
 		select {
@@ -282,7 +294,11 @@ func (s *service) drain(first os.Signal) error {
 			if sig == syscall.SIGINT {
 				interrupts++
 			}
-			if interrupts >= 2 && !forced {
+			quit := sig == syscall.SIGQUIT
+			if quit && !forced {
+				s.dump()
+			}
+			if (quit || interrupts >= 2) && !forced {
 				forced = true
 				force()
 			}

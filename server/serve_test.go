@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -90,11 +91,25 @@ type fakeEngine struct {
 	opened []net.Listener
 }
 
-func (e *fakeEngine) Add(supervise.Worker)                   {}
-func (e *fakeEngine) Remove(supervise.Worker)                {}
-func (e *fakeEngine) Drain(supervise.Worker) <-chan struct{} { return e.idle }
-func (e *fakeEngine) Failed() <-chan error                   { return e.failed }
-func (e *fakeEngine) Close(context.Context) error            { return nil }
+func (e *fakeEngine) Remove(supervise.Worker)        {}
+func (e *fakeEngine) Abort(supervise.Worker)         {}
+func (e *fakeEngine) Aborted() uint64                { return 0 }
+func (e *fakeEngine) Served(supervise.Worker) uint64 { return 0 }
+func (e *fakeEngine) NoWorkers(string, time.Time)    {}
+func (e *fakeEngine) Failed() <-chan error           { return e.failed }
+func (e *fakeEngine) Close(context.Context) error    { return nil }
+
+func (e *fakeEngine) Switch(_, out []supervise.Worker) []<-chan struct{} {
+	idle := make([]<-chan struct{}, len(out))
+	for i := range idle {
+		idle[i] = e.idle
+	}
+	return idle
+}
+
+func (e *fakeEngine) Stacks(_ context.Context, worker int) (string, error) {
+	return fmt.Sprintf("Thread of %d:\n  File \"shop.py\"", worker), nil
+}
 
 func (e *fakeEngine) Open(l net.Listener) error {
 	e.opened = append(e.opened, l)
@@ -215,7 +230,9 @@ func TestSignals(t *testing.T) {
 	}{
 		{"terminated", []os.Signal{syscall.SIGTERM}, "20s", true, exitClean},
 		{"interrupted", []os.Signal{syscall.SIGINT}, "20s", true, exitClean},
-		{"hung up first", []os.Signal{syscall.SIGHUP, syscall.SIGTERM}, "20s", true, exitClean},
+		{"quit", []os.Signal{syscall.SIGQUIT}, "20s", false, exitForced},
+		{"quit while stopping", []os.Signal{syscall.SIGTERM, syscall.SIGQUIT}, "20s", false,
+			exitForced},
 		{"broken log first", []os.Signal{syscall.SIGPIPE, syscall.SIGTERM}, "20s", true, exitClean},
 		{"terminated again and again", []os.Signal{syscall.SIGTERM, syscall.SIGTERM,
 			syscall.SIGTERM}, "20s", true, exitClean},
@@ -235,6 +252,51 @@ func TestSignals(t *testing.T) {
 			}
 			b.wantCode(c.want)
 		})
+	}
+}
+
+// Signals that do not end the server: each is followed by what it wants in the log.
+func TestSignalsWhileServing(t *testing.T) {
+	b := start(t, boots, "x", "-w1", "--listen=127.0.0.1:0")
+	b.stderr.wait(t, listening)
+	close(b.engine.idle)
+	for _, c := range []struct {
+		signal syscall.Signal
+		want   string
+	}{
+		{syscall.SIGHUP, "INFO  reloaded generation=2 workers=1 ()"},
+		{syscall.SIGTTIN, "number of workers changes from=1 (to=2)"},
+		{syscall.SIGTTOU, "number of workers changes from=2 (to=1)"},
+		{syscall.SIGTTOU, "number of workers stays .*(at least 1)"},
+		{syscall.SIGUSR1, "SIGUSR1: the log is (stderr)"},
+		{syscall.SIGHUP, "INFO  reloaded generation=3 workers=1 ()"},
+		{syscall.SIGQUIT, `(?m)all stacks follow\n    (goroutine) \d`},
+		{syscall.SIGQUIT, `(?m)stacks of a worker.*\n    Thread of \d+:\n      (File) "shop.py"$`},
+	} {
+		b.signals <- c.signal
+		b.stderr.wait(t, c.want)
+	}
+	b.wantCode(exitForced)
+}
+
+// A new version that cannot be imported is reported in one entry, and the old one serves on.
+func TestReloadThatFails(t *testing.T) {
+	b := start(t, func(w *fakeWorker) {
+		if w.id == 1 {
+			close(w.ready)
+			return
+		}
+		w.die(supervise.Exit{ImportFailed: true, Reason: "Traceback:\nNameError: shop"})
+	}, "x", "-w1", "--listen=127.0.0.1:0")
+	b.stderr.wait(t, listening)
+	b.signals <- syscall.SIGHUP
+	b.stderr.wait(t, `ERROR reload failed: the old workers serve on .*NameError: shop"\n`+
+		`    Traceback:\n    (NameError): shop\n`)
+	close(b.engine.idle)
+	b.signals <- syscall.SIGTERM
+	b.wantCode(exitClean)
+	if n := strings.Count(b.stderr.String(), "Traceback"); n != 1 {
+		t.Errorf("tracebacks: got %d, want 1:\n%s", n, b.stderr)
 	}
 }
 

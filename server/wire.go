@@ -17,6 +17,7 @@ type joined struct {
 	*loop.Reactor
 	listeners []net.Listener
 	worker    pybridge.Config
+	workers   roll
 }
 
 // newEngine joins the reactor (package loop) and the worker processes (package pybridge).
@@ -42,7 +43,8 @@ func newEngine(spec engineSpec) (engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &joined{Reactor: r, listeners: spec.listeners}
+	e := &joined{Reactor: r, listeners: spec.listeners,
+		workers: roll{byID: map[int]*pybridge.Worker{}}}
 	e.worker = pybridge.Config{
 		Python: spec.python.Path, App: spec.app.name, Dir: spec.dir,
 		Multiprocess: c.Workers > 1,
@@ -77,6 +79,7 @@ func (e *joined) Start(id, _ int) (supervise.Worker, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.workers.add(w)
 	return worker{w}, nil
 }
 
@@ -88,20 +91,4 @@ func (e *joined) Open(ln net.Listener) error {
 		}
 	}
 	return nil
-}
-
-func (e *joined) Add(w supervise.Worker)    { e.AddWorker(w.(worker).Worker) }
-func (e *joined) Remove(w supervise.Worker) { e.RemoveWorker(w.(worker).Worker) }
-func (e *joined) Drain(w supervise.Worker) <-chan struct{} {
-	return e.DrainWorker(w.(worker).Worker)
-}
-
-// worker is a pybridge worker as the supervisor sees it.
-type worker struct{ *pybridge.Worker }
-
-func (w worker) Exit() supervise.Exit {
-	x := w.Worker.Exit()
-	return supervise.Exit{
-		Code: x.Code, Signal: int(x.Signal), ImportFailed: x.ImportFailed, Reason: x.Reason,
-	}
 }

@@ -30,7 +30,8 @@ type Config struct {
 
 	ControlSocket string // path of it, Off, or empty: by the directory
 
-	Limits Limits
+	Limits    Limits
+	Recycling Recycling
 
 	Notes []string // what a person should know about how values were chosen
 }
@@ -57,6 +58,14 @@ type Limits struct {
 	PipelineBytesMax int   // sent ahead of an answer; more: that answer is the client's last
 	BufferBytesMax   int64 // memory for unfinished requests and unsent answers, of all clients
 	SpoolBytesMax    int64 // temporary files for bodies and answers, of all clients
+}
+
+// Recycling says when a worker has worked long enough and is replaced; zero values never.
+type Recycling struct {
+	Requests       int   // answered by it
+	RequestsJitter int   // at most so many more, at random for each worker
+	MemoryBytes    int64 // RSS
+	Lifetime       time.Duration
 }
 
 // Off is the word for none, where none is a choice.
@@ -187,6 +196,9 @@ func (c *Config) complete(facts Facts) error {
 	}
 	if c.Limits.QueueMax == unset {
 		c.Limits.QueueMax = max(queueMin, queuePerThread*c.Workers*c.Threads)
+	}
+	if c.Recycling.RequestsJitter == unset {
+		c.Recycling.RequestsJitter = c.Recycling.Requests / jitterShare
 	}
 	if c.Limits.ConnectionsMax == 0 {
 		// The rest stays free for answers being finished after their client's close, bodies in

@@ -27,6 +27,9 @@ const (
 	buffersBytesMin  = 1 << 20
 	spaceBytesMax    = 1 << 50
 
+	requestsMax = 1 << 40
+	jitterShare = 10 // of --max-requests, when no jitter is given
+
 	unset = -1 // where 0 has a meaning of its own
 )
 
@@ -78,6 +81,17 @@ var settings = [...]setting{
 	{name: "start-timeout", kind: "DUR", byDefault: "60s",
 		help: "time for a worker to import the app",
 		read: duration(1, func(c *Config) *time.Duration { return &c.StartTimeout })},
+	{name: "max-requests", kind: "N", byDefault: "0",
+		help: "replace a worker after so many requests; 0 is never",
+		read: count(0, requestsMax, func(c *Config) *int { return &c.Recycling.Requests })},
+	{name: "max-requests-jitter", kind: "N", byDefault: "auto", read: readJitter,
+		help: "and up to so many more, at random; auto is a tenth"},
+	{name: "max-rss", kind: "SIZE", byDefault: "0",
+		help: "replace a worker that has more in memory; 0 is no limit",
+		read: size(0, spaceBytesMax, func(c *Config, n int64) { c.Recycling.MemoryBytes = n })},
+	{name: "max-lifetime", kind: "DUR", byDefault: "0",
+		help: "replace a worker after so long, and up to a tenth more; 0 is never",
+		read: duration(0, func(c *Config) *time.Duration { return &c.Recycling.Lifetime })},
 	{name: "websocket", kind: "on|off", byDefault: "off", alone: "on", read: readWebSocket,
 		help: "give apps that upgrade a WebSocket their client's socket"},
 	{name: "log-level", kind: "LEVEL", byDefault: "info", read: readLogLevel,

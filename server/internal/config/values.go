@@ -113,6 +113,14 @@ func readQueue(c *Config, text string) (err error) {
 	return err
 }
 
+func readJitter(c *Config, text string) (err error) {
+	c.Recycling.RequestsJitter = unset
+	if text != "auto" {
+		c.Recycling.RequestsJitter, err = parseCount(text, 0, requestsMax)
+	}
+	return err
+}
+
 func parseCount(text string, least, most int) (int, error) {
 	n, err := strconv.Atoi(text)
 	if err != nil || n < least || n > most {

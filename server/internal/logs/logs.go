@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 	"unicode"
@@ -74,11 +75,34 @@ func (c *Console) Handle(_ context.Context, r slog.Record) error {
 	b.B = appendEscaped(b.B, r.Message)
 	b.B = append(b.B, c.fields...)
 	r.Attrs(func(a slog.Attr) bool {
-		b.B = appendAttr(b.B, c.prefix, a)
+		if _, below := a.Value.Any().(Block); !below {
+			b.B = appendAttr(b.B, c.prefix, a)
+		}
 		return true
 	})
 	b.B = append(b.B, '\n')
+	r.Attrs(func(a slog.Attr) bool {
+		if block, below := a.Value.Any().(Block); below {
+			b.B = block.append(b.B)
+		}
+		return true
+	})
 	return c.out.write(b.B)
+}
+
+// Block is a value of several lines, such as a traceback. It stands below its record's line, each
+// of its lines indented: a person can read it, and none of them can be taken for a record.
+type Block string
+
+const blockIndent = "    "
+
+func (t Block) append(b []byte) []byte {
+	for line := range strings.Lines(string(t)) {
+		b = append(b, blockIndent...)
+		b = appendEscaped(b, strings.TrimSuffix(line, "\n"))
+		b = append(b, '\n')
+	}
+	return b
 }
 
 // WithAttrs implements slog.Handler.

@@ -29,6 +29,16 @@ func rest(t *testing.T, out *bytes.Buffer) string {
 	return strings.TrimSuffix(line[len(timeFormat)+1:], "\n")
 }
 
+// A block of lines stands below its record, and none of its lines can be taken for one.
+func TestBlocks(t *testing.T) {
+	console, out := fixed(slog.LevelInfo)
+	slog.New(console).Error("failed", "traceback", Block("a\n  b\x1b\n\nc"), "worker", 1)
+	_, got, _ := strings.Cut(out.String(), "ERROR ")
+	if want := "failed worker=1\n    a\n      b\\x1b\n    \n    c\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestRecords(t *testing.T) {
 	for _, c := range []struct {
 		name string

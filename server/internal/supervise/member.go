@@ -2,53 +2,16 @@ package supervise
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
-
-// Limits of the supervisor.
-const (
-	// BootDeathsMax deaths before any worker was ever ready end the start.
-	BootDeathsMax = 5
-
-	// A death before ready, or sooner than QuickLife after it, makes the seat wait before the
-	// next start: not at all the first time, then BackoffMin, doubled up to BackoffMax. A life
-	// of CalmLife makes the seat forget.
-	QuickLife  = 1 * time.Second
-	CalmLife   = 10 * time.Second
-	BackoffMin = 100 * time.Millisecond
-	BackoffMax = 5 * time.Second
-
-	// StartingQuitMax is how long a worker that is still importing may take to quit.
-	StartingQuitMax = 1 * time.Second
-
-	// KillWaitMax is how long a killed process may take to vanish before Run ends without it:
-	// one that sleeps in the kernel does not hear SIGKILL.
-	KillWaitMax = 5 * time.Second
-
-	idleWaitMax = time.Hour // with nothing due, the select wakes once in this time
-)
-
-// ImportError ends Run when the app cannot be imported at the first start.
-type ImportError struct{ Reason string } // Reason: the user's traceback, several lines
-
-func (e *ImportError) Error() string { return "supervise: cannot import the app" }
-
-// BootError ends Run when no worker ever became ready.
-type BootError struct {
-	Deaths int
-	Last   string // how the last one ended
-}
-
-func (e *BootError) Error() string {
-	return fmt.Sprintf("supervise: workers cannot start (%d tried); the last one %s",
-		e.Deaths, e.Last)
-}
 
 // state is where a worker is in its life.
 type state int
 
 const (
 	starting state = iota // the process lives, the app is being imported
+	warm                  // ready, waits for the rest of its generation
 	ready                 // in the pool
 	draining              // in the pool, without new requests
 	stopping              // told to quit, or killed
@@ -56,13 +19,15 @@ const (
 )
 
 func (st state) String() string {
-	return [...]string{"starting", "ready", "draining", "stopping", "gone"}[st]
+	return [...]string{"starting", "warm", "ready", "draining", "stopping", "gone"}[st]
 }
 
 // mayMove lists the legal moves. A process can die in any state.
 func mayMove(from, to state) bool {
 	switch from {
 	case starting:
+		return to == warm || to == ready || to == stopping || to == gone
+	case warm:
 		return to == ready || to == stopping || to == gone
 	case ready:
 		return to == draining || to == stopping || to == gone
@@ -76,16 +41,24 @@ func mayMove(from, to state) bool {
 
 // member is one worker process with what the supervisor knows about it.
 type member struct {
-	worker    Worker
-	seat      *seat
-	state     state
-	startedAt time.Time
-	readyAt   time.Time // zero before ready
-	due       time.Time // when its state has lasted too long; zero: never
-	added     bool      // the pool knows it
-	overdue   bool      // killed because it was not ready in time
-	killed    bool      // SIGKILL was sent
-	undead    bool      // SIGKILL did not help within KillWaitMax
+	worker     Worker
+	generation int
+	seat       *seat // where it is the member or the heir; nil once it is on its way out
+	state      state
+	startedAt  time.Time
+	readyAt    time.Time // zero before ready
+	due        time.Time // when its state has lasted too long; zero: never
+	abortAt    time.Time // while draining: when its answers are cut off; zero: never, or done
+	added      bool      // the pool knows it
+	overdue    bool      // killed because it was not ready in time
+	killed     bool      // SIGKILL was sent
+	undead     bool      // SIGKILL did not help within KillWaitMax
+
+	expires   time.Time    // when it is old enough to be replaced; zero: never
+	servedMax uint64       // requests after which it is replaced; 0: never
+	why       string       // why it is to be replaced, or was; "" when it is not
+	urgent    bool         // hangs: not delayed by other replacements, drains RetireGrace
+	asked     []chan error // callers of Recycle
 }
 
 // move changes the state. An illegal move is a mistake in this package that would lose a
@@ -98,12 +71,43 @@ func (m *member) move(to state) {
 	m.state = to
 }
 
-// seat is one of the n places to be filled; it outlives its members and remembers how the
-// last ones fared.
+// leave gives up the member's place.
+func (m *member) leave() {
+	switch st := m.seat; {
+	case st == nil:
+	case st.member == m:
+		st.member = nil
+	case st.heir == m:
+		st.heir = nil
+	}
+	m.seat = nil
+}
+
+// answer tells the callers of Recycle how it went.
+func (m *member) answer(err error) {
+	for _, reply := range m.asked {
+		reply <- err // it has room: each gets one answer
+	}
+	m.asked = nil
+}
+
+// seat is one of the places to be filled; it outlives its members and remembers how the last
+// ones fared.
 type seat struct {
 	member  *member   // nil while empty
-	startAt time.Time // when an empty seat is filled; zero: at once
+	heir    *member   // starts while the member still serves
+	startAt time.Time // before which nothing is started here
 	quick   int       // quick deaths in a row
+}
+
+// succeed puts the heir in the place of the member, which is told to leave by the caller.
+func (st *seat) succeed() (old *member) {
+	old = st.member
+	st.member, st.heir = st.heir, nil
+	if old != nil {
+		old.seat = nil
+	}
+	return old
 }
 
 // vacate empties the seat of a dead member and returns how long it stays empty.
@@ -112,7 +116,7 @@ func (st *seat) vacate(m *member, now time.Time) time.Duration {
 	if !m.readyAt.IsZero() {
 		life = now.Sub(m.readyAt)
 	}
-	st.member = nil
+	m.leave()
 	if life >= CalmLife {
 		st.quick = 0
 	}
@@ -133,6 +137,21 @@ func (st *seat) retry(now time.Time) time.Duration {
 	st.quick++
 	st.startAt = now.Add(wait)
 	return wait
+}
+
+// newSeats makes n empty seats.
+func newSeats(n int) []*seat {
+	seats := make([]*seat, n)
+	for i := range seats {
+		seats[i] = &seat{}
+	}
+	return seats
+}
+
+// forget takes a dead member out of the list of those alive.
+func (s *Supervisor) forget(m *member) {
+	s.alive = slices.DeleteFunc(s.alive, func(other *member) bool { return other == m })
+	s.generations[m.generation]--
 }
 
 type what int

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,10 +18,12 @@ import (
 // through the interface only.
 type fakeWorker struct {
 	id          int
+	generation  int
 	ready, done chan struct{}
 	exit        Exit
-	deaf        bool // ignores Quit
-	undead      bool // ignores Kill
+	streams     uint64 // answers that Abort cuts off
+	deaf        bool   // ignores Quit
+	undead      bool   // ignores Kill
 	quits       atomic.Int32
 	kills       atomic.Int32
 	idle        chan struct{} // what Drain returns; closed by the test
@@ -59,27 +62,74 @@ func (w *fakeWorker) die(exit Exit) {
 type bench struct {
 	t       *testing.T
 	s       *Supervisor
-	mu      sync.Mutex // guards the next three
+	env     Env
+	mu      sync.Mutex // guards the next eight
 	started []*fakeWorker
 	starts  []time.Duration // since the beginning
 	calls   []string
+	retired []int
+	in      int // workers that take requests
+	served  map[int]uint64
+	memory  map[int]int64 // by pid
+	aborted uint64
 	onStart func(*fakeWorker) error
 	result  chan error
 	cancel  context.CancelCauseFunc
 }
 
-func (b *bench) Add(w Worker)    { b.heard("add", w) }
-func (b *bench) Remove(w Worker) { b.heard("remove", w) }
-
-func (b *bench) Drain(w Worker) <-chan struct{} {
-	b.heard("drain", w)
-	return w.(*fakeWorker).idle
-}
-
-func (b *bench) heard(verb string, w Worker) {
+// Switch is one call, written in one entry: "add 3 drain 1".
+func (b *bench) Switch(in, out []Worker) []<-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.calls = append(b.calls, fmt.Sprint(verb, " ", w.ID()))
+	var words []string
+	var idle []<-chan struct{}
+	for _, w := range in {
+		words = append(words, fmt.Sprint("add ", w.ID()))
+	}
+	for _, w := range out {
+		words = append(words, fmt.Sprint("drain ", w.ID()))
+		idle = append(idle, w.(*fakeWorker).idle)
+	}
+	if len(words) > 0 {
+		b.calls = append(b.calls, strings.Join(words, " "))
+	}
+	b.in += len(in) - len(out)
+	return idle
+}
+
+func (b *bench) Remove(w Worker) { b.heard(fmt.Sprint("remove ", w.ID())) }
+
+func (b *bench) Abort(w Worker) {
+	b.heard(fmt.Sprint("abort ", w.ID()))
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.aborted += w.(*fakeWorker).streams
+}
+
+func (b *bench) NoWorkers(why string, until time.Time) {
+	if why == "" {
+		b.heard("hope")
+		return
+	}
+	b.heard(fmt.Sprintf("no hope for %v: %s", time.Until(until), why))
+}
+
+func (b *bench) Aborted() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.aborted
+}
+
+func (b *bench) Served(w Worker) uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.served[w.ID()]
+}
+
+func (b *bench) heard(call string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calls = append(b.calls, call)
 }
 
 // workers returns those started so far.
@@ -89,28 +139,47 @@ func (b *bench) workers() []*fakeWorker {
 	return slices.Clone(b.started)
 }
 
-// newBench runs a supervisor of n workers inside the calling synctest bubble.
-func newBench(t *testing.T, n int, onStart func(*fakeWorker) error) *bench {
-	b := &bench{t: t, onStart: onStart, result: make(chan error, 1)}
+// last is the worker started last.
+func (b *bench) last() *fakeWorker {
+	all := b.workers()
+	return all[len(all)-1]
+}
+
+// start is Env.Start.
+func (b *bench) start(begin time.Time, id, generation int) (Worker, error) {
+	w := &fakeWorker{id: id, generation: generation, ready: make(chan struct{}),
+		done: make(chan struct{}), idle: make(chan struct{})}
+	b.mu.Lock()
+	b.started = append(b.started, w)
+	b.starts = append(b.starts, time.Since(begin))
+	b.mu.Unlock()
+	if b.onStart != nil {
+		if err := b.onStart(w); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+// newBench runs a supervisor of n workers inside the calling synctest bubble; change sets what
+// is unusual in its surroundings.
+func newBench(t *testing.T, n int, onStart func(*fakeWorker) error,
+	change ...func(*Env)) *bench {
+	b := &bench{t: t, onStart: onStart, result: make(chan error, 1), served: map[int]uint64{},
+		memory: map[int]int64{}}
 	begin := time.Now()
-	b.s = New(n, Env{
+	b.env = Env{
 		Pool: b, Log: slog.New(slog.DiscardHandler),
 		StartTimeout: 60 * time.Second, GracefulTimeout: 25 * time.Second,
-		Start: func(id, _ int) (Worker, error) {
-			w := &fakeWorker{id: id, ready: make(chan struct{}), done: make(chan struct{}),
-				idle: make(chan struct{})}
-			b.mu.Lock()
-			b.started = append(b.started, w)
-			b.starts = append(b.starts, time.Since(begin))
-			b.mu.Unlock()
-			if b.onStart != nil {
-				if err := b.onStart(w); err != nil {
-					return nil, err
-				}
-			}
-			return w, nil
-		},
-	})
+		Start:   func(id, gen int) (Worker, error) { return b.start(begin, id, gen) },
+		Retired: func(gen int) { b.mu.Lock(); b.retired = append(b.retired, gen); b.mu.Unlock() },
+		Memory:  func(pid int) int64 { b.mu.Lock(); defer b.mu.Unlock(); return b.memory[pid] },
+		Random:  func(most int64) int64 { return most },
+	}
+	for _, set := range change {
+		set(&b.env)
+	}
+	b.s = New(n, b.env)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	b.cancel = cancel
 	go func() { b.result <- b.s.Run(ctx) }()
@@ -131,6 +200,14 @@ func (b *bench) stop(ctx context.Context) chan bool {
 	return missed
 }
 
+// ask runs an order of the supervisor's and returns where its answer will arrive.
+func (b *bench) ask(order func() error) chan error {
+	result := make(chan error, 1)
+	go func() { result <- order() }()
+	synctest.Wait()
+	return result
+}
+
 func (b *bench) wantCalls(want ...string) {
 	b.t.Helper()
 	b.mu.Lock()
@@ -140,16 +217,32 @@ func (b *bench) wantCalls(want ...string) {
 	}
 }
 
+// fresh forgets what the pool has heard.
+func (b *bench) fresh() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.calls = nil
+}
+
+func (b *bench) wantRetired(want ...int) {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.Equal(b.retired, want) {
+		b.t.Fatalf("retired generations %v, want %v", b.retired, want)
+	}
+}
+
 func readyAtOnce(w *fakeWorker) error { close(w.ready); return nil }
 
 // newReadyBench is a bench whose n workers became ready in the order of their ids.
-func newReadyBench(t *testing.T, n int) *bench {
+func newReadyBench(t *testing.T, n int, change ...func(*Env)) *bench {
 	b := newBench(t, n, func(w *fakeWorker) error {
 		if w.id > n {
 			close(w.ready)
 		}
 		return nil
-	})
+	}, change...)
 	for i := range n {
 		close(b.workers()[i].ready)
 		synctest.Wait()
@@ -342,7 +435,7 @@ func TestStopDrainsThenQuits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newReadyBench(t, 2)
 		missed := b.stop(t.Context())
-		b.wantCalls("add 1", "add 2", "drain 1", "drain 2")
+		b.wantCalls("add 1", "add 2", "drain 1 drain 2")
 		if b.workers()[0].quits.Load()+b.workers()[1].quits.Load() != 0 {
 			t.Fatal("told to quit with requests in flight")
 		}
@@ -501,7 +594,8 @@ func TestCancelledRunKillsEverything(t *testing.T) {
 
 func TestMovesOfAWorker(t *testing.T) {
 	legal := map[state][]state{
-		starting: {ready, stopping, gone},
+		starting: {warm, ready, stopping, gone},
+		warm:     {ready, stopping, gone},
 		ready:    {draining, stopping, gone},
 		draining: {stopping, gone},
 		stopping: {gone},
