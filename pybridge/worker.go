@@ -59,7 +59,7 @@ const outputLineMax = 16384
 // Worker is one Python process and its lanes.
 type Worker struct {
 	id      int
-	cmd     *exec.Cmd
+	process osProcess
 	control *os.File
 	lanes   []*Lane
 	region  *region
@@ -70,7 +70,16 @@ type Worker struct {
 	watched      watched       // see stacks.go
 	importFailed bool          // valid after heard, as is reason
 	reason       string
-	state        *os.ProcessState // valid after done
+	exit         Exit // valid after done
+}
+
+// osProcess is what a worker needs of the process it runs in: one of its own (executed, below), or
+// a fork of a template (birth). pid and kill may be called from any goroutine and do not block.
+type osProcess interface {
+	pid() int // 0 as long as there is none
+	kill()
+	quit()      // asks it to finish
+	wait() Exit // called once; returns when the process is gone and reaped
 }
 
 // Start starts a worker: its process runs when Start returns, its app is not imported yet.
@@ -79,73 +88,105 @@ func Start(id int, cfg *Config) (*Worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &Worker{id: id, region: r, ready: make(chan struct{}), done: make(chan struct{}),
-		heard: make(chan struct{}), watched: newWatched()}
+	w := newWorker(id, r)
 	if err := w.start(cfg); err != nil {
-		if w.control != nil {
-			_ = w.control.Close()
-		}
-		for _, l := range w.lanes {
-			_ = l.doorbell.Close()
-			l.Release()
-		}
-		r.release()
+		w.unlink()
 		return nil, fmt.Errorf("pybridge: starting worker %d: %w", id, err)
 	}
 	return w, nil
 }
 
+func newWorker(id int, r *region) *Worker {
+	return &Worker{id: id, region: r, ready: make(chan struct{}), done: make(chan struct{}),
+		heard: make(chan struct{}), watched: newWatched()}
+}
+
 // start makes the descriptors the child inherits, in the order that boot.py expects: 3 the
-// shim, 4 the settings, 5 the region, 6 the control socket, 7 and up the lanes' sockets.
+// shim, 4 the settings, 5 and up what link adds.
 func (w *Worker) start(cfg *Config) error {
-	var inherited []*os.File
-	defer func() {
-		for _, f := range inherited {
-			_ = f.Close()
-		}
-	}()
-	add := func(f *os.File, err error) error {
-		if err == nil {
-			inherited = append(inherited, f)
-		}
+	var inherited inheritance
+	defer inherited.close()
+	if err := inherited.boot(settingsOf(w.id, cfg)); err != nil {
 		return err
 	}
-	settings, err := json.Marshal(settingsOf(w.id, cfg))
-	if err != nil {
+	if err := w.link(&inherited, cfg.Sizes.Lanes); err != nil {
 		return err
 	}
-	if err := add(sealed("gophersnake-shim", shimObject)); err != nil {
-		return err
-	}
-	if err := add(sealed("gophersnake-boot", settings)); err != nil {
-		return err
-	}
+	return w.spawn(cfg, inherited, func(line []byte) { cfg.Output(w.id, line) })
+}
+
+// link makes and adds what is between a worker's process and us: the region, the control socket,
+// and two sockets for each lane.
+func (w *Worker) link(inherited *inheritance, lanes int) error {
 	fd, err := unix.FcntlInt(uintptr(w.region.fd), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	_ = add(os.NewFile(uintptr(fd), "region"), nil)
+	inherited.add(os.NewFile(uintptr(fd), "region"))
 	ours, theirs, err := socketPair("control")
 	if err != nil {
 		return err
 	}
 	w.control = ours
-	_ = add(theirs, nil)
-	for i := range cfg.Sizes.Lanes {
+	inherited.add(theirs)
+	for i := range lanes {
 		ours, theirs, err := socketPair("doorbell")
 		if err != nil {
 			return err
 		}
-		_ = add(theirs, nil)
+		inherited.add(theirs)
 		files, theirFiles, err := socketPair("files")
 		if err != nil {
 			_ = ours.Close()
 			return err
 		}
-		_ = add(theirFiles, nil)
+		inherited.add(theirFiles)
 		w.lanes = append(w.lanes, newLane(w.region, w, i, ours, files))
 	}
-	return w.spawn(cfg, inherited)
+	return nil
+}
+
+// unlink gives back what link and newRegion made, where no process came of it.
+func (w *Worker) unlink() {
+	if w.control != nil {
+		_ = w.control.Close()
+	}
+	for _, l := range w.lanes {
+		_ = l.doorbell.Close()
+		l.Release()
+	}
+	w.region.release()
+}
+
+// inheritance is what a process gets of us: its descriptors from 3 on. Our copies are closed
+// when it has them.
+type inheritance []*os.File
+
+func (in *inheritance) add(f *os.File) { *in = append(*in, f) }
+
+func (in *inheritance) close() {
+	for _, f := range *in {
+		_ = f.Close()
+	}
+}
+
+// boot adds what the stub and boot.py begin with.
+func (in *inheritance) boot(s settings) error {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	shim, err := sealed("gophersnake-shim", shimObject)
+	if err != nil {
+		return err
+	}
+	in.add(shim)
+	boot, err := sealed("gophersnake-boot", text)
+	if err != nil {
+		return err
+	}
+	in.add(boot)
+	return nil
 }
 
 // settings is what boot.py reads from descriptor 4.
@@ -177,36 +218,65 @@ with os.fdopen(4,"rb") as f: c=json.load(f)
 exec(compile(c["boot"],"<gophersnake>","exec"),{"__name__":"_gophersnake_boot","settings":c})`
 
 // spawn starts the process and the goroutines that listen to it.
-func (w *Worker) spawn(cfg *Config, inherited []*os.File) error {
+func (w *Worker) spawn(cfg *Config, inherited inheritance, emit func(line []byte)) error {
 	outR, outW, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	w.cmd = exec.Command(cfg.Python, "-c", stub)
-	w.cmd.Dir = cfg.Dir
-	w.cmd.ExtraFiles = inherited
+	cmd := exec.Command(cfg.Python, "-c", stub)
+	cmd.Dir = cfg.Dir
+	cmd.ExtraFiles = inherited
 	// Until the shim has its control thread, an import that hangs would outlive us.
-	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	w.cmd.Stdout, w.cmd.Stderr = outW, outW
-	w.cmd.Env = append(os.Environ(), "GOPHERSNAKE_WORKER="+strconv.Itoa(w.id))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	cmd.Stdout, cmd.Stderr = outW, outW
+	cmd.Env = append(os.Environ(), "GOPHERSNAKE_WORKER="+strconv.Itoa(w.id))
 	if os.Getenv("PYTHONUNBUFFERED") == "" {
-		w.cmd.Env = append(w.cmd.Env, "PYTHONUNBUFFERED=1")
+		cmd.Env = append(cmd.Env, "PYTHONUNBUFFERED=1")
 	}
-	err = w.cmd.Start()
+	err = cmd.Start()
 	_ = outW.Close()
 	if err != nil {
 		_ = outR.Close()
 		return err
 	}
-	w.watched.signal = w.cmd.Process.Signal
+	w.watched.signal = cmd.Process.Signal
+	w.attend(executed{cmd, w.control}, outR, emit)
+	return nil
+}
+
+// attend starts the goroutines that follow the process until its end.
+func (w *Worker) attend(p osProcess, output *os.File, emit func(line []byte)) {
+	w.process = p
 	outputDone := make(chan struct{})
 	go func() {
 		defer close(outputDone)
-		forwardLines(outR, func(line []byte) { cfg.Output(w.id, line) })
+		forwardLines(output, emit)
 	}()
 	go w.listen()
 	go w.reap(outputDone)
-	return nil
+}
+
+// executed is a process of a worker's own.
+type executed struct {
+	cmd     *exec.Cmd
+	control *os.File
+}
+
+func (e executed) pid() int { return e.cmd.Process.Pid }
+func (e executed) kill()    { _ = e.cmd.Process.Kill() }
+func (e executed) quit()    { _, _ = e.control.Write([]byte{'q'}) }
+
+func (e executed) wait() Exit {
+	_ = e.cmd.Wait() // what it returns is in ProcessState
+	return exitOf(e.cmd.ProcessState)
+}
+
+func exitOf(state *os.ProcessState) Exit {
+	e := Exit{Code: state.ExitCode()}
+	if ws, ok := state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		e.Signal = ws.Signal()
+	}
+	return e
 }
 
 // forwardLines calls emit for each line of f, long ones in pieces, until its end.
@@ -262,8 +332,7 @@ func (w *Worker) listen() {
 // reap waits for the process. What it wrote last is forwarded before Done, unless a child of
 // the worker keeps the pipe open.
 func (w *Worker) reap(outputDone <-chan struct{}) {
-	_ = w.cmd.Wait() // what it returns is in ProcessState
-	w.state = w.cmd.ProcessState
+	w.exit = w.process.wait()
 	select {
 	case <-outputDone:
 	case <-time.After(outputGrace):
@@ -309,8 +378,8 @@ func socketPair(name string) (ours, theirs *os.File, err error) {
 // ID is the number the supervisor gave the worker.
 func (w *Worker) ID() int { return w.id }
 
-// PID is the process's number.
-func (w *Worker) PID() int { return w.cmd.Process.Pid }
+// PID is the process's number, or 0 as long as a template has not forked it yet.
+func (w *Worker) PID() int { return w.process.pid() }
 
 // Lane returns the link to loop i.
 func (w *Worker) Lane(i int) *Lane { return w.lanes[i] }
@@ -322,24 +391,24 @@ func (w *Worker) Ready() <-chan struct{} { return w.ready }
 func (w *Worker) Done() <-chan struct{} { return w.done }
 
 // Quit asks the worker to finish and exit. Its in-flight requests must be answered before.
-func (w *Worker) Quit() { _, _ = w.control.Write([]byte{'q'}) }
+func (w *Worker) Quit() { w.process.quit() }
 
 // Kill ends the process at once.
-func (w *Worker) Kill() { _ = w.cmd.Process.Kill() }
+func (w *Worker) Kill() { w.process.kill() }
 
 // Exit says how a worker ended; valid after Done.
 type Exit struct {
 	Code         int            // -1 when a signal ended it
 	Signal       syscall.Signal // 0 when it exited
 	ImportFailed bool           // the app could not be imported
-	Reason       string         // then: the user's traceback
+	Reason       string         // then: the user's traceback; else why there was no process
 }
 
 // Exit says how the worker ended. It must not be called before Done is closed.
 func (w *Worker) Exit() Exit {
-	e := Exit{Code: w.state.ExitCode(), ImportFailed: w.importFailed, Reason: w.reason}
-	if ws, ok := w.state.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		e.Signal = ws.Signal()
+	e := w.exit
+	if w.importFailed {
+		e.ImportFailed, e.Reason = true, w.reason
 	}
 	return e
 }
