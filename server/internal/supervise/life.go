@@ -194,39 +194,38 @@ func (s *Supervisor) bootDeath(exit Exit, overdue bool, now time.Time) {
 }
 
 // tellHope tells the pool when every seat is in a crash loop and nobody takes requests, and when
-// that has ended.
+// that has ended; the log hears it once.
 func (s *Supervisor) tellHope(now time.Time) {
-	until, hopeless := s.noHope(now)
-	if hopeless == s.hopeless {
-		return
+	until, hopeless := s.noHope()
+	began, over := hopeless && !s.hopeless, s.hopeless && !hopeless
+	if began || hopeless && until.After(s.hopeAt) {
+		s.env.Pool.NoWorkers(s.lastDeath.line(), until)
+		s.hopeAt = until
 	}
 	s.hopeless = hopeless
-	if !hopeless {
-		s.env.Pool.NoWorkers("", time.Time{})
-		if !s.ending() {
-			s.env.Log.Info("crash loop over: a worker takes requests again")
-		}
-		return
+	if began {
+		s.env.Log.Error("crash loop: no worker is left, clients get 503 until one is ready",
+			"last_worker", s.lastDeath.line(), "next_start_in", max(0, until.Sub(now)))
 	}
-	why := s.lastDeath.line()
-	s.env.Pool.NoWorkers(why, until)
-	s.env.Log.Error("crash loop: no worker is left, clients get 503 until one is ready",
-		"last_worker", why, "next_start_in", until.Sub(now).Round(time.Millisecond))
+	if over {
+		s.env.Pool.NoWorkers("", time.Time{})
+		s.env.Log.Info("crash loop over")
+	}
 }
 
 // noHope reports whether a crash loop has left nobody to take requests, and when the next worker
-// is started.
-func (s *Supervisor) noHope(now time.Time) (until time.Time, hopeless bool) {
+// is started; zero when all have been.
+func (s *Supervisor) noHope() (until time.Time, hopeless bool) {
 	if s.ending() || !s.everReady {
 		return until, false
 	}
-	until = now.Add(BackoffMax)
 	for _, st := range s.seats {
-		if st.quick < HopelessDeaths || st.member != nil && st.member.state == ready {
+		m := st.member
+		if st.quick < HopelessDeaths || m != nil && m.state == ready {
 			return until, false
 		}
-		if st.member == nil {
-			until = earlier(until, st.startAt)
+		if m == nil && (until.IsZero() || st.startAt.Before(until)) {
+			until = st.startAt
 		}
 	}
 	return until, true

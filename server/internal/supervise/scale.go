@@ -17,6 +17,15 @@ func (s *Supervisor) Grow(delta int) error {
 	return s.scale(func() int { return len(s.seats) + delta })
 }
 
+// Size is how many workers there are to be; 0 once Run has ended.
+func (s *Supervisor) Size() int {
+	reply := make(chan int, 1)
+	if !s.order(func(time.Time) { reply <- len(s.seats) }) {
+		return 0
+	}
+	return <-reply
+}
+
 // scale makes Run compute the number and take it on.
 func (s *Supervisor) scale(number func() int) error {
 	reply := make(chan error, 1)

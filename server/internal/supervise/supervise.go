@@ -67,6 +67,7 @@ type Supervisor struct {
 	everReady   bool
 	bootDeaths  int
 	hopeless    bool
+	hopeAt      time.Time // what the pool was told of it
 	lastDeath   Exit      // the last one of a worker that was to serve
 	checkAt     time.Time // when requests and memory are looked at next
 	memoryAt    time.Time

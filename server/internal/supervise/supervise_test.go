@@ -63,7 +63,7 @@ type bench struct {
 	t       *testing.T
 	s       *Supervisor
 	env     Env
-	mu      sync.Mutex // guards the next eight
+	mu      sync.Mutex // guards the rest but result and cancel
 	started []*fakeWorker
 	starts  []time.Duration // since the beginning
 	calls   []string
@@ -152,13 +152,21 @@ func (b *bench) start(begin time.Time, id, generation int) (Worker, error) {
 	b.mu.Lock()
 	b.started = append(b.started, w)
 	b.starts = append(b.starts, time.Since(begin))
+	onStart := b.onStart
 	b.mu.Unlock()
-	if b.onStart != nil {
-		if err := b.onStart(w); err != nil {
+	if onStart != nil {
+		if err := onStart(w); err != nil {
 			return nil, err
 		}
 	}
 	return w, nil
+}
+
+// next says what becomes of workers from now on.
+func (b *bench) next(onStart func(*fakeWorker) error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.onStart = onStart
 }
 
 // newBench runs a supervisor of n workers inside the calling synctest bubble; change sets what
