@@ -61,6 +61,8 @@ type Reactor struct {
 	cfg   Config
 	began time.Time
 	loops []*loop // not changed after New
+	// beganNS is began by CLOCK_MONOTONIC, the clock that workers use.
+	beganNS int64
 
 	mu      sync.Mutex
 	doors   []door             // under mu
@@ -89,7 +91,8 @@ type Reactor struct {
 func New(cfg Config) (*Reactor, error) {
 	r := &Reactor{
 		cfg: cfg, began: time.Now(), members: make(map[Worker]*member),
-		failed: make(chan error, 1), leaving: make(chan struct{}), stopped: make(chan struct{}),
+		beganNS: clockMonotonic(),
+		failed:  make(chan error, 1), leaving: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	r.buffers.max, r.spool.max = cfg.BufferBytesMax, cfg.SpoolBytesMax
 	for i := range cfg.Loops {

@@ -80,6 +80,7 @@ func (l *loop) deliver(c *client, ln *lane, r *pybridge.Reply, ended bool) (held
 	if !c.begun { // RequestTimeout is for an answer to begin: a stream may take its time
 		c.begun = true
 		l.stats.answered(r.Status)
+		l.waited(c, ln, r.Slot)
 		l.timing.clear(c)
 	}
 	if r.File != nil {

@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Stats is what the reactor has counted since it began, and how it stands now. Counters of several
@@ -118,6 +120,20 @@ func bucketOf(wait int64) int {
 	return waitBuckets - 1
 }
 
+// waited counts how long the client's request waited for the thread that answers it now. What the
+// worker says of that is used within what is possible.
+func (l *loop) waited(c *client, ln *lane, slot uint32) {
+	wait := ln.bridge.Run(slot).TakenNS - l.reactor.beganNS - c.since
+	l.stats.waits[bucketOf(wait)].Add(1)
+}
+
+// clockMonotonic is now by the clock that this process shares with the workers, in nanoseconds.
+func clockMonotonic() int64 {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // every Linux has it
+	return now.Nano()
+}
+
 // Count is how many requests the histogram holds.
 func (w *Waits) Count() uint64 {
 	n := uint64(0)
@@ -156,7 +172,7 @@ func (r *Reactor) Stats() Stats {
 	defer r.mu.Unlock()
 	for w, m := range r.members {
 		n := m.inFlight.Load()
-		threads := w.Lane(0).Threads()
+		threads := w.Lane(0).Threads() // does not change
 		s.InFlight += n
 		s.Waiting += max(n-int64(threads), 0)
 		s.Workers = append(s.Workers, WorkerStats{ID: w.ID(), Threads: threads, InFlight: n,

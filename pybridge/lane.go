@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"os"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -383,6 +384,11 @@ func (l *Lane) HeadOf(slot uint32, into []byte, size int) []byte {
 // Busy reports whether the slot is in flight.
 func (l *Lane) Busy(slot uint32) bool { return l.busy[slot] }
 
+// Holds reports whether the slot is in flight with the request of this generation.
+func (l *Lane) Holds(slot, generation uint32) bool {
+	return l.busy[slot] && l.gens[slot] == generation
+}
+
 // MarkGone tells the thread that runs the slot's request that nobody reads its answer.
 func (l *Lane) MarkGone(slot uint32) {
 	atomic.StoreUint32(&(*slotHead)(l.slot(slot)).gone, goneClosed)
@@ -397,6 +403,24 @@ func (l *Lane) MarkHalfClosed(slot uint32) {
 // Taken reports whether a thread has begun the slot's request.
 func (l *Lane) Taken(slot uint32) bool {
 	return atomic.LoadUint32(&(*slotHead)(l.slot(slot)).state)&slotStateMask == slotTaken
+}
+
+// Run is what the thread that runs a request says about it. Nothing of it can be trusted.
+type Run struct {
+	TakenNS int64         // CLOCK_MONOTONIC when the thread took it
+	GIL     time.Duration // how long the thread waited for the GIL on its account
+	Thread  int           // its number in the worker
+}
+
+// Run reads how a request in flight came along; what it says of one that is not taken, or was so in
+// this moment, is of an earlier one.
+func (l *Lane) Run(slot uint32) Run {
+	s := (*slotHead)(l.slot(slot))
+	return Run{
+		TakenNS: int64(atomic.LoadUint64(&s.takenNS)),
+		GIL:     time.Duration(atomic.LoadUint32(&s.gilUS)) * time.Microsecond,
+		Thread:  int(atomic.LoadUint32(&s.thread)),
+	}
 }
 
 func (l *Lane) giveBack(slot uint32) {

@@ -201,12 +201,21 @@ func (s *Scripted) take(t *Taken) bool {
 			}
 			thread := s.idle[len(s.idle)-1]
 			s.idle = s.idle[:len(s.idle)-1]
+			noteTaken((*slotHead)(l.slot(slot)), thread)
 			*t = Taken{worker: s, Lane: i, Slot: slot, Thread: thread,
 				Generation: state >> slotGenerationShift}
 			return true
 		}
 	}
 	return false
+}
+
+// noteTaken tells the loop who runs a request since when, as the shim does.
+func noteTaken(s *slotHead, thread uint32) {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
+	atomic.StoreUint64(&s.takenNS, uint64(now.Nano()))
+	atomic.StoreUint32(&s.thread, thread)
 }
 
 // read fills in what stands in the slot.
