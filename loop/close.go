@@ -170,7 +170,7 @@ func (l *loop) closeIdle() {
 		if c.state != stateHead || c.guard.Begun() || c.rest != nil || c.unread() {
 			continue
 		}
-		if c.asked {
+		if c.asked && !l.reactor.patient.Load() {
 			l.drop(c)
 		} else {
 			l.timing.set(c, timerFresh, l.now)

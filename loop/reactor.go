@@ -69,6 +69,7 @@ type Reactor struct {
 	members map[Worker]*member // under mu
 	ended   bool               // under mu: the loops end, nothing may be enrolled
 	closing atomic.Bool        // no second request of a client; set under mu
+	patient atomic.Bool        // but one that was promised; set before closing
 
 	clients   atomic.Int64 // open now, over all loops
 	lingering atomic.Int64 // of those, with nothing but their own end to come
@@ -133,7 +134,9 @@ func (r *Reactor) CloseDoors() {
 	}
 	close(r.leaving)
 	for _, d := range r.doors {
-		r.takeBacklog(d)
+		if !r.patient.Load() {
+			r.takeBacklog(d)
+		}
 		_ = d.Close()
 	}
 	for _, l := range r.loops {

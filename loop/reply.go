@@ -146,13 +146,18 @@ func (l *loop) answered(c *client) {
 		c.state = stateDraining
 		return
 	}
-	if c.lastOne || l.reactor.closing.Load() || c.eof && c.rest == nil {
+	closing := l.reactor.closing.Load()
+	if c.lastOne || closing && !l.reactor.patient.Load() || c.eof && c.rest == nil {
 		l.linger(c)
 		return
 	}
 	wasBusy := c.state != stateHead
 	c.state = stateHead
-	l.timing.set(c, timerIdle, l.now)
+	if closing {
+		l.timing.set(c, timerFresh, l.now)
+	} else {
+		l.timing.set(c, timerIdle, l.now)
+	}
 	if wasBusy && c.rest != nil {
 		l.parse(c, c.unparsed())
 	}

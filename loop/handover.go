@@ -1,0 +1,34 @@
+package loop
+
+import (
+	"context"
+	"fmt"
+)
+
+// HandOver is CloseDoors for a server whose listeners another process has open too. Clients that
+// wait in the kernel are left to that process. Clients that were promised another request on their
+// connection have freshTime for it; its answer says that it is the last: closing under a request
+// that is on the way would lose it.
+func (r *Reactor) HandOver() {
+	r.patient.Store(true)
+	r.CloseDoors()
+}
+
+// Alive returns when every loop has run a task that it was given now. A loop that is stuck, or
+// has ended, is named by the error when ctx ends.
+func (r *Reactor) Alive(ctx context.Context) error {
+	answers := make([]chan struct{}, len(r.loops))
+	for i, l := range r.loops {
+		answer := make(chan struct{})
+		answers[i] = answer
+		l.post(func() { close(answer) })
+	}
+	for i, answer := range answers {
+		select {
+		case <-answer:
+		case <-ctx.Done():
+			return fmt.Errorf("loop: loop %d does not answer: %w", i, ctx.Err())
+		}
+	}
+	return nil
+}
