@@ -40,10 +40,10 @@ func main() {
 	// SIGPIPE is taken so that a log reader which goes away does not take the server with it;
 	// ignoring it outright would be inherited by the workers.
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT,
-		syscall.SIGUSR1, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGPIPE)
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGPIPE)
 	os.Exit(execute(os.Args[1:], process{
 		stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, signals: signals,
-		newEngine: newEngine, sockets: control.NewPlace,
+		newEngine: newEngine, sockets: control.NewPlace, inherited: inherit(),
 	}))
 }
 
@@ -55,6 +55,8 @@ type process struct {
 	newEngine      func(engineSpec) (engine, error)
 	// sockets says where control sockets are; nil: nowhere but where --control-socket says.
 	sockets func(getenv func(string) string) control.Place
+	// inherited is from whoever started the process; nil: nothing.
+	inherited *inheritance
 }
 
 // execute runs one command line and returns its exit code.

@@ -15,11 +15,11 @@ import (
 
 	"gophersnake/server/internal/config"
 	"gophersnake/server/internal/host"
-	"gophersnake/server/internal/listen"
 	"gophersnake/server/internal/logs"
 	"gophersnake/server/internal/python"
 	"gophersnake/server/internal/reap"
 	"gophersnake/server/internal/supervise"
+	"gophersnake/server/internal/systemd"
 )
 
 // engine is what serving needs of the reactor and the worker processes; wire.go makes it.
@@ -31,6 +31,11 @@ type engine interface {
 	Open(net.Listener) error
 	// CloseDoors closes the listeners; idle clients are closed, busy ones after their answer.
 	CloseDoors()
+	// HandOver is CloseDoors beside another server with the same listeners: clients that expect
+	// to ask once more may.
+	HandOver()
+	// Alive returns when every loop has answered; an error when one has not and ctx ends.
+	Alive(ctx context.Context) error
 	// Close sends what is still owed until ctx ends, then ends the reactor.
 	Close(ctx context.Context) error
 	// Failed yields the reason when the reactor has ended by itself.
@@ -91,18 +96,26 @@ type service struct {
 	dir        string
 	python     python.Interpreter
 	listeners  []net.Listener // closed by the engine, or by serve when it comes to none
+	owned      []net.Listener // of those, the ones whose socket files are ours
 	engine     engine
 	supervisor *supervise.Supervisor
 	reaper     *reap.Reaper // it runs when this process inherits orphans
 	ended      chan error   // what supervisor.Run returned
+	upgrade    *upgrade
+	manager    *systemd.Notifier // nil: there is none, or another process speaks to it
+	unwatch    func()            // ends feedWatchdog
 	began      time.Time
 	open       atomic.Bool // the banner was printed; read by the workers' output goroutines
 }
 
 func newService(p process, c *config.Config, a app) *service {
 	console := logs.New(p.stderr, c.LogLevel)
+	if p.inherited == nil {
+		p.inherited = &inheritance{}
+	}
 	return &service{process: p, app: a, config: c, console: console, log: slog.New(console),
-		reaper: reap.New(), ended: make(chan error, 1), began: time.Now()}
+		reaper: reap.New(), ended: make(chan error, 1), began: time.Now(),
+		upgrade: newUpgrade(p.inherited), unwatch: func() {}}
 }
 
 // serve returns when a signal has ended the server (nil after a drain in time), or when it
@@ -114,6 +127,8 @@ func (s *service) serve() (err error) {
 		return err
 	}
 	defer s.reapOrphans()()
+	defer s.upgrade.others.Wait()
+	defer s.upgrade.end()
 	defer func() { err = errors.Join(err, s.closeListeners()) }()
 	if err := s.openListeners(); err != nil {
 		return err
@@ -150,28 +165,6 @@ func rootCause(err error) string {
 		return number.Error()
 	}
 	return err.Error()
-}
-
-func (s *service) openListeners() error {
-	for _, a := range s.config.Listen {
-		l, err := listen.Open(context.Background(), a.Network, a.Address)
-		if err != nil {
-			return err
-		}
-		s.listeners = append(s.listeners, l)
-	}
-	return nil
-}
-
-// closeListeners also removes Unix sockets. The engine may have closed them already.
-func (s *service) closeListeners() error {
-	var all error
-	for _, l := range s.listeners {
-		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-			all = errors.Join(all, err)
-		}
-	}
-	return all
 }
 
 func (s *service) findPython() error {
@@ -214,6 +207,10 @@ func (s *service) supervise() error {
 		case err := <-s.engine.Failed():
 			cancel(fmt.Errorf("the reactor ended: %w", err))
 			return s.abandon(<-s.ended)
+		case happened := <-s.upgrade.events:
+			if leave := happened(); leave {
+				return s.drain(syscall.SIGUSR2)
+			}
 		case sig := <-s.signals:
 			switch sig {
 			case syscall.SIGTERM, syscall.SIGINT:
@@ -237,6 +234,7 @@ func (s *service) openDoors() error {
 	}
 	s.open.Store(true)
 	s.banner()
+	s.opened()
 	return nil
 }
 
@@ -270,6 +268,8 @@ func (s *service) drain(first os.Signal) error {
 	s.log.Info("stopping: finishing running requests", "signal", first.String(),
 		"at_most", s.config.GracefulTimeout)
 	deadline := time.Now().Add(s.config.GracefulTimeout)
+	s.upgrade.end()
+	s.stopping()
 	s.engine.CloseDoors()
 	ctx, force := context.WithCancel(context.Background())
 	defer force()

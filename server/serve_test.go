@@ -111,6 +111,9 @@ func (e *fakeEngine) Stacks(_ context.Context, worker int) (string, error) {
 	return fmt.Sprintf("Thread of %d:\n  File \"shop.py\"", worker), nil
 }
 
+func (e *fakeEngine) HandOver()                   { e.CloseDoors() }
+func (e *fakeEngine) Alive(context.Context) error { return nil }
+
 func (e *fakeEngine) Open(l net.Listener) error {
 	e.opened = append(e.opened, l)
 	return nil

@@ -20,7 +20,9 @@ const goStacksBytesMax = 1 << 20
 func (s *service) signalled(sig os.Signal) {
 	switch sig {
 	case syscall.SIGHUP:
-		go s.reload()
+		go s.reload(s.reloading())
+	case syscall.SIGUSR2:
+		s.startNext()
 	case syscall.SIGTTIN:
 		s.grow(1)
 	case syscall.SIGTTOU:
@@ -30,8 +32,10 @@ func (s *service) signalled(sig os.Signal) {
 	}
 }
 
-// reload brings in a new generation of workers. The supervisor logs how it goes.
-func (s *service) reload() {
+// reload brings in a new generation of workers. The supervisor logs how it goes. over is called
+// at the end.
+func (s *service) reload(over func()) {
+	defer over()
 	err := s.supervisor.Reload(context.Background())
 	var failed *supervise.ReloadError
 	if err != nil && !errors.As(err, &failed) {

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"gophersnake/server/internal/listen"
+	"gophersnake/server/internal/systemd"
+)
+
+// beginNotifying tells the service manager that this is the service and that it serves, and feeds
+// the watchdog from now on.
+func (s *service) beginNotifying() {
+	s.manager = s.inherited.manager
+	if s.manager == nil {
+		return
+	}
+	s.say(s.manager.Ready(s.status()))
+	if s.manager.Watchdog > 0 {
+		ctx, cancel := context.WithCancel(context.Background())
+		s.unwatch = cancel
+		go s.feedWatchdog(ctx, s.manager)
+	}
+}
+
+// endNotifying: what another process of the service says counts from now on.
+func (s *service) endNotifying() {
+	s.manager = nil
+	s.unwatch()
+}
+
+// status is the line that systemctl status shows.
+func (s *service) status() string {
+	var at []string
+	for _, l := range s.listeners {
+		at = append(at, listen.URL(l))
+	}
+	return fmt.Sprintf("serving %s on %s with %s × %s", s.app.name, strings.Join(at, ", "),
+		plural(s.config.Workers, "worker"), plural(s.config.Threads, "thread"))
+}
+
+// reloading tells the manager that a reload begins; the function it returns, that it is over. The
+// manager waits for both, also when there was nothing to reload.
+func (s *service) reloading() (over func()) {
+	manager := s.manager
+	if manager == nil {
+		return func() {}
+	}
+	s.say(manager.Reloading())
+	status := s.status()
+	return func() { s.say(manager.Ready(status)) }
+}
+
+// stopping tells the manager that the end begins.
+func (s *service) stopping() { s.say(s.manager.Stopping()) }
+
+// nameMainProcess tells the manager which process is the service.
+func (s *service) nameMainProcess(pid int) { s.say(s.manager.MainPID(pid)) }
+
+// say logs what the manager could not be told. The service goes on: the manager will do what it
+// thinks right.
+func (s *service) say(err error) {
+	if err != nil {
+		s.log.Warn("the service manager could not be told", "error", err)
+	}
+}
+
+// feedWatchdog tells the manager that all is well as long as every loop answers. A loop that is
+// stuck stops it, and the manager restarts the service.
+func (s *service) feedWatchdog(ctx context.Context, manager *systemd.Notifier) {
+	every := manager.Watchdog / 2 // sd_watchdog_enabled(3) recommends half of it
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		asked, cancel := context.WithTimeout(ctx, every)
+		err := s.engine.Alive(asked)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s.log.Error("the watchdog is not fed: a loop does not answer", "error", err)
+		default:
+			s.say(manager.WatchdogAlive())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+
+	"gophersnake/server/internal/handover"
+)
+
+// tenure is where a server is between its predecessor and its successor.
+type tenure int
+
+const (
+	following tenure = iota // started by the server before it, which still serves too
+	inCharge                // the server
+	replacing               // a new server starts beside it
+	replaced                // the new one is in charge; this one finishes
+)
+
+func (t tenure) String() string {
+	return [...]string{"following", "in charge", "replacing", "replaced"}[t]
+}
+
+// mayBecome lists the legal moves.
+func (t tenure) mayBecome(to tenure) bool {
+	switch t {
+	case following:
+		return to == inCharge
+	case inCharge:
+		return to == replacing
+	case replacing:
+		return to == inCharge || to == replaced
+	}
+	return false
+}
+
+// upgrade is the service's part in replacing one binary by another. Fields belong to the goroutine
+// that calls serve unless a comment says otherwise.
+type upgrade struct {
+	tenure tenure
+	cancel context.CancelCauseFunc // gives up the new server that starts
+	// events are run by serve: what other goroutines have found out. Leave is true when this
+	// server's time is over.
+	events chan func() (leave bool)
+	ended  chan struct{}  // closed when serve looks at events no more
+	others sync.WaitGroup // goroutines that write to events
+}
+
+func newUpgrade(in *inheritance) *upgrade {
+	u := &upgrade{tenure: inCharge, cancel: func(error) {},
+		events: make(chan func() bool), ended: make(chan struct{})}
+	if in.previous != nil {
+		u.tenure = following
+	}
+	return u
+}
+
+// move changes the tenure. An illegal move would leave two servers in charge, or none.
+func (u *upgrade) move(to tenure) {
+	if !u.tenure.mayBecome(to) {
+		panic(fmt.Sprintf("server: a server that is %v cannot be %v", u.tenure, to))
+	}
+	u.tenure = to
+}
+
+// report lets serve run f; false when it has no ear any more. Any goroutine but serve's.
+func (u *upgrade) report(f func() (leave bool)) bool {
+	select {
+	case u.events <- f:
+		return true
+	case <-u.ended:
+		return false
+	}
+}
+
+// end gives up what is not finished. A second call does nothing.
+func (u *upgrade) end() {
+	select {
+	case <-u.ended:
+	default:
+		close(u.ended)
+		u.cancel(errors.New("this server stops"))
+	}
+}
+
+// opened is called when this server accepts clients.
+func (s *service) opened() {
+	previous := s.inherited.previous
+	if previous == nil {
+		s.keepSocketFiles(false)
+		s.beginNotifying()
+		return
+	}
+	if err := previous.Ready(); err != nil {
+		s.log.Warn("the old server does not listen", "pid", previous.PID, "error", err)
+	}
+	// It may wait as long as the old server lives, so nobody waits for it.
+	go func() {
+		previous.WaitConfirmed()
+		s.upgrade.report(func() bool {
+			s.upgrade.move(inCharge)
+			s.log.Info("took over from the old server", "pid", previous.PID)
+			s.keepSocketFiles(false)
+			s.beginNotifying()
+			return false
+		})
+	}()
+}
+
+// startNext answers SIGUSR2: the binary at our own path is started beside us.
+func (s *service) startNext() {
+	u := s.upgrade
+	switch {
+	case u.tenure == replacing:
+		s.log.Warn("no upgrade: one is on its way")
+		return
+	case u.tenure != inCharge || !s.open.Load():
+		s.log.Warn("no upgrade: this server is not in charge yet")
+		return
+	case os.Getpid() == 1:
+		// A container lives as long as its pid 1.
+		s.log.Warn("no upgrade: pid 1 cannot be replaced; start a new container")
+		return
+	case s.inherited.unknown != nil:
+		s.log.Warn("no upgrade: it is not known how this server was started",
+			"error", s.inherited.unknown)
+		return
+	}
+	u.move(replacing)
+	s.log.Info("upgrade: starting a new server", "binary", s.inherited.origin.Path)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	ctx, stop := context.WithTimeoutCause(ctx, s.config.StartTimeout,
+		fmt.Errorf("the new server was not ready within %v (--start-timeout)",
+			s.config.StartTimeout))
+	u.cancel = cancel
+	u.others.Go(func() {
+		defer stop()
+		next, err := s.awaitNext(ctx)
+		if !u.report(func() bool { return s.finishUpgrade(next, err) }) && next != nil {
+			next.Abandon()
+		}
+	})
+}
+
+// awaitNext starts a new server and returns it when it accepts clients. One that fails is gone
+// when the error returns.
+func (s *service) awaitNext(ctx context.Context) (*handover.Next, error) {
+	var offers []handover.Offer
+	for _, l := range s.listeners {
+		socket, ok := l.(syscall.Conn)
+		if !ok {
+			return nil, fmt.Errorf("a %T cannot be handed over", l)
+		}
+		offers = append(offers, handover.Offer{Socket: socket, Name: "http",
+			Owned: slices.Contains(s.owned, l)})
+	}
+	next, err := handover.Start(s.inherited.origin, s.inherited.env, offers)
+	if err != nil {
+		return nil, fmt.Errorf("the new server does not start: %w", err)
+	}
+	if err := next.Ready(ctx); err != nil {
+		next.Abandon()
+		return nil, err
+	}
+	return next, nil
+}
+
+// finishUpgrade lets the new server be the server, or goes on as before. It reports whether this
+// one is to leave.
+func (s *service) finishUpgrade(next *handover.Next, err error) (leave bool) {
+	if err == nil {
+		// Both orders matter: the new server speaks to the manager once it is confirmed, and the
+		// manager must know it by then; and it owns the files of the sockets from then on.
+		s.keepSocketFiles(true)
+		s.nameMainProcess(next.PID())
+		if err = next.Confirm(); err != nil {
+			err = fmt.Errorf("the new server is gone: %w", err)
+			s.keepSocketFiles(false)
+			s.nameMainProcess(os.Getpid())
+			next.Abandon()
+		}
+	}
+	if err != nil {
+		s.upgrade.move(inCharge)
+		s.log.Error("upgrade failed; this server goes on", "reason", err)
+		return false
+	}
+	next.Release()
+	s.upgrade.move(replaced)
+	s.endNotifying()
+	s.log.Info("upgrade: the new server is in charge; this one finishes", "pid", next.PID())
+	s.engine.HandOver()
+	return true
+}
