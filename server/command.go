@@ -85,7 +85,11 @@ func run(p process, flags *config.Flags, a app) error {
 	if err != nil {
 		return err
 	}
-	c, err := flags.Config(config.Facts{CPUs: host.CPUs(), FilesMax: files, Getenv: p.getenv})
+	facts := config.Facts{CPUs: host.CPUs(), FilesMax: files, Getenv: p.getenv}
+	if p.inherited != nil {
+		facts.Sockets = len(p.inherited.sockets)
+	}
+	c, err := flags.Config(facts)
 	if err != nil {
 		return err
 	}

@@ -81,6 +81,7 @@ type Address struct {
 type Facts struct {
 	CPUs     int // that this process may use
 	FilesMax int // descriptors that it may open
+	Sockets  int // that a service manager has opened for it; --listen adds to them
 	Getenv   func(name string) string
 }
 
@@ -216,6 +217,10 @@ func (c *Config) completeListen(facts Facts) error {
 	case len(c.Listen) > 0 && port != "":
 		c.Notes = append(c.Notes, fmt.Sprintf("PORT=%q is set and not used: --listen wins", port))
 	case len(c.Listen) > 0:
+	case facts.Sockets > 0 && port != "":
+		c.Notes = append(c.Notes, fmt.Sprintf(
+			"PORT=%q is set and not used: the service manager's sockets win", port))
+	case facts.Sockets > 0:
 	case port != "":
 		a, err := parseAddress(":" + port)
 		if err != nil {

@@ -126,6 +126,35 @@ func TestWhichSourceWins(t *testing.T) {
 	}
 }
 
+// Sockets of a service manager stand in for the default; what the user asks for is added.
+func TestSocketsOfAServiceManager(t *testing.T) {
+	for _, c := range []struct {
+		port, args  string
+		want, notes string
+	}{
+		{"", "", "[]", "[]"},
+		{"5000", "", "[]",
+			`[PORT="5000" is set and not used: the service manager's sockets win]`},
+		{"", "-b :81", "[{tcp :81}]", "[]"},
+	} {
+		set := pflag.NewFlagSet("test", pflag.ContinueOnError)
+		flags := NewFlags(set)
+		if err := set.Parse(strings.Fields(c.args)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := flags.Config(Facts{CPUs: 1, FilesMax: 1024, Sockets: 2,
+			Getenv: func(name string) string { return map[string]string{"PORT": c.port}[name] }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if listens, notes := fmt.Sprint(got.Listen), fmt.Sprint(got.Notes); listens != c.want ||
+			notes != c.notes {
+			t.Errorf("PORT=%s %s: got %s %s, want %s %s", c.port, c.args, listens, notes,
+				c.want, c.notes)
+		}
+	}
+}
+
 func TestBadValuesSayWhatToDo(t *testing.T) {
 	for _, c := range []struct {
 		env, args, want string
