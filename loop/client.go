@@ -39,6 +39,7 @@ type client struct {
 	eof      bool // the client will send no more
 	lastOne  bool // the answer at hand is the last one
 	begun    bool // some of the answer was sent
+	slow     bool // it was told that the request is slow
 	broken   bool // the answer is not whole
 	http10   bool
 	asked    bool // it has sent a request on this connection

@@ -85,7 +85,7 @@ func (l *loop) submitTo(ln *lane, c *client) bool {
 	if c.eof {
 		ln.bridge.MarkHalfClosed(slot)
 	}
-	c.state, c.begun = stateRunning, false
+	c.state, c.begun, c.slow = stateRunning, false, false
 	if in := c.incoming; in != nil {
 		l.queue.remove(c)
 		release(in.head)

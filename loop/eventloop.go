@@ -40,7 +40,8 @@ type loop struct {
 	lanes    []*lane
 	queue    queue
 	timing   timing
-	now      int64 // nanoseconds since the reactor began, as of the last tick
+	hanging  []hanging // requests that got 504 and whose threads may hang
+	now      int64     // nanoseconds since the reactor began, as of the last tick
 	clients  map[*client]struct{}
 	drainers map[*drainer]struct{}
 	notes    map[string]*note // by limit

@@ -261,11 +261,3 @@ func (l *loop) cutOff(c *client) {
 	c.lastOne, c.broken = true, true
 	l.answered(c)
 }
-
-// appTimeout ends a request whose answer did not begin within RequestTimeout.
-func (l *loop) appTimeout(c *client) {
-	l.log.Warn("no answer within --timeout", "client", c.addr,
-		"worker", c.lane.member.worker.ID())
-	l.abandon(c)
-	l.refuse(c, 504, "the app took too long", "")
-}

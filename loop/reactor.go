@@ -42,7 +42,12 @@ type Config struct {
 	KeepAlive      time.Duration // an idle client between requests; 0: every answer closes
 	WriteTimeout   time.Duration // without progress while an answer is written
 	QueueTimeout   time.Duration // a request waiting for a thread; 503
-	RequestTimeout time.Duration // until an answer begins; 504; 0: none
+	RequestTimeout time.Duration // of a thread, until an answer begins; 504; 0: none
+	SlowRequest    time.Duration // of a thread, until an answer begins; 0: no request is slow
+	HungAfter      time.Duration // beyond RequestTimeout; 0: no request is hung
+
+	// Overdue is told of such requests, in the loop: it must not block. Nil: they are logged.
+	Overdue func(Overdue)
 
 	WebSocket bool // an upgrade request brings the app its client's socket
 

@@ -77,7 +77,8 @@ func (l *loop) deliver(c *client, ln *lane, r *pybridge.Reply, ended bool) (held
 	if ended {
 		c.lane = nil // the slot is no longer the client's
 	}
-	if !c.begun { // RequestTimeout is for an answer to begin: a stream may take its time
+	// RequestTimeout is for an answer to begin: a stream may take its time, a 103 is no answer.
+	if !c.begun && r.Flags&pybridge.ReplyInterim == 0 {
 		c.begun = true
 		l.stats.answered(r.Status)
 		l.waited(c, ln, r.Slot)

@@ -11,7 +11,8 @@ const (
 	timerHead             // a head is not complete: 408 if it had begun
 	timerIdle             // no request after an answer: silent close
 	timerBody             // no body bytes: 408
-	timerApp              // the answer does not begin: 504
+	timerApp              // the answer does not begin: see overdue.go
+	timerAgain            // and still not; each deadline of its own, set by setAgain
 	timerLinger           // the client does not close its end
 	timerFresh            // no request, and the server stops
 	timerKinds
@@ -38,9 +39,35 @@ func (t *timing) init(cfg *Config) {
 	t.lists[timerHead].duration = int64(cfg.HeaderTimeout)
 	t.lists[timerIdle].duration = int64(cfg.KeepAlive)
 	t.lists[timerBody].duration = int64(cfg.BodyTimeout)
-	t.lists[timerApp].duration = int64(cfg.RequestTimeout)
+	t.lists[timerApp].duration = int64(cfg.firstLook())
 	t.lists[timerLinger].duration = int64(lingerTime)
 	t.lists[timerFresh].duration = int64(freshTime)
+}
+
+// setAgain is set for a deadline of its own, at a loop time. The list has to be walked past those
+// that come later.
+func (t *timing) setAgain(c *client, at int64) {
+	t.clear(c)
+	l := &t.lists[timerAgain]
+	prev := l.last
+	for prev != nil && prev.timer.at > at {
+		prev = prev.timer.prev
+	}
+	next := l.first
+	if prev != nil {
+		next = prev.timer.next
+	}
+	c.timer = timer{kind: timerAgain, at: at, prev: prev, next: next}
+	if prev != nil {
+		prev.timer.next = c
+	} else {
+		l.first = c
+	}
+	if next != nil {
+		next.timer.prev = c
+	} else {
+		l.last = c
+	}
 }
 
 // set replaces the client's deadline. now is the time of the last tick, up to one tick ago: with
@@ -126,6 +153,7 @@ func (l *loop) tick() {
 	l.sumUp()
 	l.unburden()
 	l.expireWaiting()
+	l.findHung()
 	l.expireDue()
 }
 
@@ -154,8 +182,8 @@ func (l *loop) expire(c *client, kind timerKind) {
 		}
 	case timerBody:
 		l.refuse(c, 408, "body not complete in time", "body-timeout")
-	case timerApp:
-		l.appTimeout(c)
+	case timerApp, timerAgain:
+		l.checkProgress(c)
 	default: // linger
 		l.drop(c)
 	}
