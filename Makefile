@@ -11,7 +11,7 @@ FUZZTIME ?= 30s
 # other test needs Go, a C compiler and a python3.
 UNIT_PACKAGES = $$(go list ./... | grep --invert-match '/server/e2e$$')
 
-.PHONY: run build test check race bench micro fuzz fault mutants clean help
+.PHONY: run build test check race bench bench-check micro fuzz fault mutants clean help
 .PHONY: need-build need-run need-test shim format vet unit c-test shell venvs
 
 run: need-run build ## build everything and serve the demo app on http://127.0.0.1:8000
@@ -33,6 +33,10 @@ bench: need-test build ## measure against other servers, make BENCHMARKS.md (BEN
 	go build -o build/bench/bench ./bench
 	build/bench/bench run $(BENCH)
 
+bench-check: need-build shim ## compare allocations and instructions with the stored (UPDATE=1)
+	$(MAKE) --no-print-directory --directory=pybridge/shim build/drive.so
+	go run ./bench check $(if $(UPDATE),--update)
+
 micro: need-build shim ## run the Go benchmarks
 	go test -run='^$$' -bench=. -benchmem $(UNIT_PACKAGES)
 
@@ -50,8 +54,8 @@ clean: ## remove everything that make made
 	rm --recursive --force bin build
 
 help: ## list the targets
-	@sed --quiet --regexp-extended 's/^([a-z]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | \
-		expand --tabs=16
+	@sed --quiet --regexp-extended 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | \
+		expand --tabs=20
 
 need-build:
 	@scripts/need.sh go cc

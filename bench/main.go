@@ -23,6 +23,7 @@ const usage = `usage: bench COMMAND [flags]
   install   only install them
   report    make the page and the charts from results
   latency   the open-loop generator: latencies at a fixed rate
+  check     compare allocations, times and instructions with the stored ones
   list      the workloads and the servers
 
 bench COMMAND --help says more. All but latency start in the repository.
@@ -53,6 +54,8 @@ func command(ctx context.Context, args []string) error {
 		return reportCommand(args)
 	case "latency":
 		return latencyCommand(ctx, args, os.Stdin, os.Stdout)
+	case "check":
+		return checkCommand(ctx, args, os.Stdout)
 	case "list":
 		return list(os.Stdout)
 	}

@@ -115,7 +115,7 @@ def instructions(python, what):
                 part = "library"
             parts[part] += count
     if not parts:
-        raise SystemExit("cost.py: nothing was counted: drive.so was made without valgrind's headers")
+        raise SystemExit("cost.py: nothing was counted: drive.so lacks valgrind's headers")
     return {part: round(count / COUNTED_BATCHES / BATCH, 1) for part, count in parts.items()}
 
 
@@ -146,11 +146,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("python", nargs="*", help="interpreters (default: all found)")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--list", action="store_true", help="only tell which there are")
     parser.add_argument("--runs", type=int, default=10, help="for the times; 0: none (10)")
     parser.add_argument("--instructions", choices=("auto", "yes", "no"), default="auto",
                         help="count instructions; auto: where there is valgrind")
     args = parser.parse_args()
     count = args.instructions == "yes" or args.instructions == "auto" and shutil.which("valgrind")
+    if args.list:
+        found = [{"python": p["version"], "path": p["path"]} for p in interpreters(args.python)]
+        print(json.dumps(found, indent=1))
+        return
     results = []
     for python in interpreters(args.python):
         results.append(measure(python, args.runs, count))
