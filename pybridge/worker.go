@@ -27,6 +27,9 @@ var bootSource string
 //go:embed boot/resolve.py
 var resolveSource string
 
+//go:embed boot/template.py
+var templateSource string
+
 //go:embed boot/demo.py
 var demoSource string
 
@@ -201,6 +204,7 @@ type settings struct {
 	Lanes        int        `json:"lanes"`
 	Multiprocess bool       `json:"multiprocess"`
 	Listeners    []Listener `json:"listeners"`
+	Template     string     `json:"template"` // its source; empty in a worker of its own
 	StacksSignal int        `json:"stacks_signal"`
 }
 
@@ -341,7 +345,9 @@ func (w *Worker) reap(outputDone <-chan struct{}) {
 	_ = w.control.SetReadDeadline(time.Now().Add(outputGrace))
 	<-w.heard
 	_ = w.control.Close()
-	w.region.release()
+	if w.region != nil { // a template's process has none
+		w.region.release()
+	}
 	close(w.done)
 }
 

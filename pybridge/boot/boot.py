@@ -8,6 +8,9 @@ The Go process runs this with `settings` in its globals and these descriptors op
             why the app cannot be imported; shim/control.c tells of the rest
     7 ...   two sockets for each lane: its doorbell, and one that passes descriptors of files
 
+In a template (--preload) 5 is the socket that brings orders to fork workers, and the others from 7
+on only keep the place: a worker that is forked finds its own under the same numbers.
+
 Exit codes: 0 when told to finish, 4 when the app cannot be imported.
 """
 
@@ -231,6 +234,12 @@ def load_app():
         os._exit(IMPORT_FAILED)
 
 
+def become_worker(shim):
+    """Be a template until a fork of it is a worker: True there, False in the template at its end."""
+    template = source_module("_gophersnake_template", settings["template"])
+    return template.run(shim, settings, REGION, CONTROL)
+
+
 def environ_template(listener):
     """Return what is the same in every environ of one listener."""
     template = {
@@ -290,6 +299,9 @@ def main():
     public_module()
     give_stacks(shim)
     app = load_app()
+    if settings["template"] and not become_worker(shim):
+        finish()
+        return
     sockets = [SOCKETS + i for i in range(2 * settings["lanes"])]
     templates = [environ_template(listener) for listener in settings["listeners"]]
     shim.attach(

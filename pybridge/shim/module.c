@@ -6,6 +6,8 @@
  *   watch(control_fd, signal, format_stacks, request_timeout)
  *                               before attach(): how the parent gets stacks and ends requests
  *   serve(thread, is_main=0)    one thread's life; returns when the worker ends
+ *   leave_signals()             in a template: takes our signals back after the app's import
+ *   fork(first, control, fds)   makes a worker of a template (template.c)
  *   wait()                      the main thread beside serving threads
  */
 #define _GNU_SOURCE
@@ -41,6 +43,17 @@ static void leave_signals_to_the_parent(void)
 
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         sigaction(signals[i], &action, NULL);
+}
+
+/* GIL held. leave_signals() */
+static PyObj *leave_signals(PyObj *self, PyObj *args)
+{
+    (void)self;
+    (void)args;
+    leave_signals_to_the_parent();
+    gs_stacks_guard_signal();
+    py.Py_IncRef(py.None);
+    return py.None;
 }
 
 /* GIL held. A word that reads 1 here and 0 in any child made by fork. 0, or -1 with an exception
@@ -181,6 +194,10 @@ static struct py_method methods[] = {
     {"watch", watch, PY_METH_VARARGS,
      "watch(control_fd, signal, format_stacks, request_timeout): before attach"},
     {"serve", serve, PY_METH_VARARGS, "serve(thread, is_main=0): serves until the worker ends"},
+    {"leave_signals", leave_signals, PY_METH_NOARGS,
+     "leave_signals(): takes the parent's signals back from an app that is imported"},
+    {"fork", gs_template_fork, PY_METH_VARARGS,
+     "fork(first, control, fds): makes a worker of a template"},
     {"wait", wait_for_end, PY_METH_NOARGS, "wait(): waits until the worker ends"},
     {NULL, NULL, 0, NULL},
 };

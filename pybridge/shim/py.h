@@ -28,6 +28,9 @@ typedef struct PyObj PyObj; /* opaque: never dereferenced but by gs_type and GS_
     R(void, PyGILState_Release, (int)) \
     R(int, PyThreadState_SetAsyncExc, (unsigned long, PyObj *)) \
     R(int, PyErr_CheckSignals, (void)) \
+    R(void, PyOS_BeforeFork, (void)) \
+    R(void, PyOS_AfterFork_Parent, (void)) \
+    R(void, PyOS_AfterFork_Child, (void)) \
     R(void, PyErr_Clear, (void)) \
     R(PyObj *, PyErr_Occurred, (void)) \
     R(int, PyErr_ExceptionMatches, (PyObj *)) \

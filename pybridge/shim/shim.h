@@ -161,6 +161,9 @@ void gs_response_last(struct context *c);
 void gs_response_error(struct context *c);
 void gs_response_abort(struct context *c);
 
+/* template.c: the forks of --preload. */
+PyObj *gs_template_fork(PyObj *self, PyObj *args);
+
 /* request.c */
 void gs_request_run(struct context *c);
 
