@@ -119,7 +119,8 @@ func bellConn(bridge *pybridge.Lane) (net.Conn, error) {
 // DrainWorker stops handing requests to w; the channel is closed when none is in flight, or w is
 // dead.
 func (r *Reactor) DrainWorker(w Worker) <-chan struct{} {
-	return r.SwitchWorkers(nil, []Worker{w})[0]
+	_, drained := r.SwitchWorkers(nil, []Worker{w})
+	return drained[0]
 }
 
 // retire stops handing this loop's requests to m.

@@ -172,7 +172,7 @@ func TestSwitchMovesWhatWaits(t *testing.T) {
 		g.inFlight(w[0], int64(i+2))
 	}
 	next := g.unadded()
-	drained := g.r.SwitchWorkers([]Worker{next}, []Worker{w[0]})[0]
+	_, drained := g.r.SwitchWorkers([]Worker{next}, []Worker{w[0]})
 	for i, p := range waiting {
 		r := g.take(next)
 		if want := fmt.Sprint("/", i); r.Path != want {
@@ -182,13 +182,13 @@ func TestSwitchMovesWhatWaits(t *testing.T) {
 		p.want(200, "new")
 	}
 	select {
-	case <-drained:
+	case <-drained[0]:
 		t.Error("drained with a request in flight")
 	default:
 	}
 	long.Answer(ok("old"))
 	slow.want(200, "old")
-	g.closed("drained", drained)
+	g.closed("drained", drained[0])
 }
 
 // A worker that stands still gets no more while another moves, and gets some again after its answer.

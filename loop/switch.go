@@ -7,19 +7,22 @@ import (
 )
 
 // SwitchWorkers starts handing requests to those of in and stops handing them to those of out.
-// For each of out there is a channel, in order, that is closed when it has no request in flight, or
-// is dead.
+// When every loop has done so, done is closed. For each of out there is a channel, in order, that is
+// closed when it has no request in flight, or is dead.
 //
 // Invariant: each loop does both in one step, so a client that had an answer of a new version of
 // the app never gets a later one of the old version, and there is no moment without a worker.
 // TestSwitchIsOneStep guards it. Draining first would leave requests in the queue while
 // the new lanes are enrolled; adding first would let answers of both versions alternate.
-func (r *Reactor) SwitchWorkers(in, out []Worker) []<-chan struct{} {
+func (r *Reactor) SwitchWorkers(in, out []Worker) (done <-chan struct{},
+	drained []<-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	leaving, drained := r.known(out)
+	sw := &workerSwitch{done: make(chan struct{})}
+	sw.leaving, drained = r.known(out)
 	if r.ended {
-		return drained
+		close(sw.done)
+		return sw.done, drained
 	}
 	var coming []*member
 	for _, w := range in {
@@ -27,21 +30,27 @@ func (r *Reactor) SwitchWorkers(in, out []Worker) []<-chan struct{} {
 		r.members[w] = m
 		coming = append(coming, m)
 	}
-	left := new(atomic.Int32)
-	left.Store(int32(len(r.loops)))
+	sw.left.Store(int32(len(r.loops)))
 	for _, l := range r.loops {
 		if len(coming) == 0 {
-			l.post(func() { l.switchLanes(nil, leaving, left) })
+			l.post(func() { l.switchLanes(nil, sw) })
 			continue
 		}
 		r.helpers.Add(1)
 		go func() {
 			defer r.helpers.Done()
 			lanes := l.enrolAll(coming)
-			l.post(func() { l.switchLanes(lanes, leaving, left) })
+			l.post(func() { l.switchLanes(lanes, sw) })
 		}()
 	}
-	return drained
+	return sw.done, drained
+}
+
+// workerSwitch is one call of SwitchWorkers on its way through the loops.
+type workerSwitch struct {
+	leaving []*member
+	left    atomic.Int32  // loops that still have to
+	done    chan struct{} // closed by the last one
 }
 
 // known finds the members of workers, and for each worker the channel that its draining closes.
@@ -70,19 +79,20 @@ func (l *loop) enrolAll(members []*member) []*lane {
 	return lanes
 }
 
-// switchLanes begins to use lanes and retires members; left counts the loops that still have to.
-func (l *loop) switchLanes(lanes []*lane, members []*member, left *atomic.Int32) {
-	for _, m := range members {
+// switchLanes begins to use lanes and retires members.
+func (l *loop) switchLanes(lanes []*lane, sw *workerSwitch) {
+	for _, m := range sw.leaving {
 		l.retire(m)
 	}
 	for _, ln := range lanes {
 		l.attach(ln)
 	}
-	if left.Add(-1) == 0 {
-		for _, m := range members {
+	if sw.left.Add(-1) == 0 {
+		for _, m := range sw.leaving {
 			m.draining.Store(true)
 			m.done(0)
 		}
+		close(sw.done)
 	}
 	l.pump()
 	l.look()

@@ -52,7 +52,11 @@ func TestSwitchIsOneStep(t *testing.T) {
 		g.serve(w, func(*pybridge.Taken) string { return ok("new") })
 		news = append(news, w)
 	}
-	drained := g.r.SwitchWorkers(news, olds)
+	done, drained := g.r.SwitchWorkers(news, olds)
+	g.closed("switched", done)
+	late := g.dial()
+	late.send(get("/"))
+	late.want(200, "new")
 	clients.Wait()
 	for i, c := range drained {
 		wantDrained(t, i, c)
@@ -73,7 +77,8 @@ func TestSwitchOfTheDead(t *testing.T) {
 	g := newRig(t, nil)
 	w := g.worker()
 	g.r.RemoveWorker(w)
-	wantDrained(t, 0, g.r.SwitchWorkers(nil, []Worker{w})[0])
+	_, drained := g.r.SwitchWorkers(nil, []Worker{w})
+	wantDrained(t, 0, drained[0])
 }
 
 // Abort ends answers that have begun, so that the client can tell and the app can close; what has

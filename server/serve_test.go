@@ -96,15 +96,18 @@ func (e *fakeEngine) Abort(supervise.Worker)         {}
 func (e *fakeEngine) Aborted() uint64                { return 0 }
 func (e *fakeEngine) Served(supervise.Worker) uint64 { return 0 }
 func (e *fakeEngine) NoWorkers(string, time.Time)    {}
+func (e *fakeEngine) Retired(int)                    {}
 func (e *fakeEngine) Failed() <-chan error           { return e.failed }
 func (e *fakeEngine) Close(context.Context) error    { return nil }
 
-func (e *fakeEngine) Switch(_, out []supervise.Worker) []<-chan struct{} {
+func (e *fakeEngine) Switch(_, out []supervise.Worker) (<-chan struct{}, []<-chan struct{}) {
 	idle := make([]<-chan struct{}, len(out))
 	for i := range idle {
 		idle[i] = e.idle
 	}
-	return idle
+	done := make(chan struct{})
+	close(done)
+	return done, idle
 }
 
 func (e *fakeEngine) Stacks(_ context.Context, worker int) (string, error) {

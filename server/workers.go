@@ -49,7 +49,7 @@ func (e *joined) Stacks(ctx context.Context, id int) (string, error) {
 }
 
 // Switch and what follows are supervise.Pool.
-func (e *joined) Switch(in, out []supervise.Worker) []<-chan struct{} {
+func (e *joined) Switch(in, out []supervise.Worker) (<-chan struct{}, []<-chan struct{}) {
 	return e.SwitchWorkers(bridged(in), bridged(out))
 }
 

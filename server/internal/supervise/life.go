@@ -93,9 +93,9 @@ func (s *Supervisor) becomeReady(m *member, now time.Time) {
 		s.reloadReady(now)
 	case m.seat.heir == m:
 		old := m.seat.succeed()
-		s.switchOver([]*member{m}, []*member{old}, now)
+		s.switchOver([]*member{m}, []*member{old}, now, nil)
 	default:
-		s.switchOver([]*member{m}, nil, now)
+		s.switchOver([]*member{m}, nil, now, nil)
 		if !s.everReady {
 			s.everReady = true
 			close(s.ready)
@@ -103,19 +103,44 @@ func (s *Supervisor) becomeReady(m *member, now time.Time) {
 	}
 }
 
-// switchOver lets the ready members in and drains the old ones, in one step.
-func (s *Supervisor) switchOver(in, out []*member, now time.Time) {
+// switchOver lets the ready members in and drains the old ones, in one step. Once it is done, the
+// callers of Recycle hear of it, and then is called, beside Run; nil for nothing.
+func (s *Supervisor) switchOver(in, out []*member, now time.Time, then func()) {
 	come, leave := make([]Worker, len(in)), make([]Worker, len(out))
 	for i, m := range in {
 		m.move(ready)
 		m.added = true
 		come[i] = m.worker
 	}
+	var asked []chan error
 	for i, m := range out {
 		leave[i] = m.worker
+		asked = append(asked, m.asked...)
+		m.asked = nil
 	}
-	for i, empty := range s.env.Pool.Switch(come, leave) {
+	done, idle := s.env.Pool.Switch(come, leave)
+	for i, empty := range idle {
 		s.drain(out[i], empty, now)
+	}
+	if len(asked) == 0 && then == nil {
+		return
+	}
+	go func() {
+		select {
+		case <-done:
+		case <-s.done:
+		}
+		answer(asked, nil)
+		if then != nil {
+			then()
+		}
+	}()
+}
+
+// answer tells callers how it went. It does not block: each has room for its one answer.
+func answer(callers []chan error, err error) {
+	for _, reply := range callers {
+		reply <- err
 	}
 }
 

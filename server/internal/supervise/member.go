@@ -85,9 +85,7 @@ func (m *member) leave() {
 
 // answer tells the callers of Recycle how it went.
 func (m *member) answer(err error) {
-	for _, reply := range m.asked {
-		reply <- err // it has room: each gets one answer
-	}
+	answer(m.asked, err)
 	m.asked = nil
 }
 

@@ -109,10 +109,11 @@ func (s *Supervisor) takeOver(now time.Time) {
 		in = append(in, st.member)
 	}
 	s.seats, s.generation = r.seats, r.generation
-	s.switchOver(in, out, now)
-	s.env.Log.Info("reloaded", "generation", r.generation, "workers", len(in),
-		"took", now.Sub(r.began).Round(time.Millisecond))
-	r.answer(nil)
+	s.switchOver(in, out, now, func() {
+		s.env.Log.Info("reloaded", "generation", r.generation, "workers", len(in),
+			"took", time.Since(r.began).Round(time.Millisecond))
+		answer(r.callers, nil)
+	})
 }
 
 // reloadDeath decides whether the death of a new worker ends the reload. The first one decides
@@ -148,13 +149,7 @@ func (s *Supervisor) endReload(why error, now time.Time) {
 			s.end(st.member, now)
 		}
 	}
-	r.answer(why)
-}
-
-func (r *reload) answer(err error) {
-	for _, reply := range r.callers {
-		reply <- err // it has room: each gets one answer
-	}
+	answer(r.callers, why)
 }
 
 // retireGenerations tells of generations that have no worker and get no more.

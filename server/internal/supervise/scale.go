@@ -70,7 +70,7 @@ func (s *Supervisor) resized(seats []*seat, n int, now time.Time) []*seat {
 			case m.state == ready:
 				m.leave()
 				m.why = orElse(m.why, "fewer workers are wanted")
-				s.switchOver(nil, []*member{m}, now)
+				s.switchOver(nil, []*member{m}, now, nil)
 			default:
 				s.end(m, now)
 			}

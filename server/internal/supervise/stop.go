@@ -38,9 +38,7 @@ func (s *Supervisor) beginStop(now time.Time) {
 	s.stopBy = now.Add(s.env.GracefulTimeout)
 	s.abortedAt = s.env.Pool.Aborted()
 	s.endReload(ErrStopping, now)
-	for _, reply := range s.reloaders {
-		reply <- ErrStopping
-	}
+	answer(s.reloaders, ErrStopping)
 	s.reloaders = nil
 	var out []*member
 	for _, m := range s.alive {
@@ -54,14 +52,12 @@ func (s *Supervisor) beginStop(now time.Time) {
 			s.hurry(m, s.stopBy, now)
 		}
 	}
-	s.switchOver(nil, out, now)
+	s.switchOver(nil, out, now, nil)
 }
 
-// drain lets a member that gets no new requests finish those it has. A caller that wanted it
-// replaced has that.
+// drain lets a member that gets no new requests finish those it has.
 func (s *Supervisor) drain(m *member, empty <-chan struct{}, now time.Time) {
 	m.move(draining)
-	m.answer(nil)
 	grace := s.env.GracefulTimeout
 	if m.urgent {
 		grace = min(grace, RetireGrace)

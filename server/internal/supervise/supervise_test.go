@@ -78,7 +78,7 @@ type bench struct {
 }
 
 // Switch is one call, written in one entry: "add 3 drain 1".
-func (b *bench) Switch(in, out []Worker) []<-chan struct{} {
+func (b *bench) Switch(in, out []Worker) (<-chan struct{}, []<-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var words []string
@@ -94,7 +94,9 @@ func (b *bench) Switch(in, out []Worker) []<-chan struct{} {
 		b.calls = append(b.calls, strings.Join(words, " "))
 	}
 	b.in += len(in) - len(out)
-	return idle
+	done := make(chan struct{})
+	close(done)
+	return done, idle
 }
 
 func (b *bench) Remove(w Worker) { b.heard(fmt.Sprint("remove ", w.ID())) }

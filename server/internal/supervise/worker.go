@@ -51,9 +51,9 @@ func (e Exit) line() string {
 
 // Pool is where ready workers take requests: the reactor. Its methods do not block.
 type Pool interface {
-	// Switch hands requests to in and no more to out, in one step. A channel for each of out is
-	// closed when it has none in flight.
-	Switch(in, out []Worker) []<-chan struct{}
+	// Switch hands requests to in and no more to out, in one step, after which done is closed. A
+	// channel for each of out is closed when it has none in flight.
+	Switch(in, out []Worker) (done <-chan struct{}, idle []<-chan struct{})
 	// Remove fails the requests in flight of a dead worker.
 	Remove(Worker)
 	// Abort cuts off the answers of a worker that have begun, so that the app closes them.
