@@ -170,10 +170,13 @@ func (l *loop) closeIdle() {
 		if c.state != stateHead || c.guard.Begun() || c.rest != nil || c.unread() {
 			continue
 		}
-		if c.asked && !l.reactor.patient.Load() {
-			l.drop(c)
-		} else {
+		switch {
+		case !c.asked:
 			l.timing.set(c, timerFresh, l.now)
+		case l.reactor.patient.Load():
+			l.timing.set(c, timerPromised, l.now)
+		default:
+			l.drop(c)
 		}
 	}
 }

@@ -3,16 +3,35 @@ package loop
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // HandOver is CloseDoors for a server whose listeners another process has open too. Clients that
 // wait in the kernel are left to that process. Clients that were promised another request on their
-// connection have freshTime for it; its answer says that it is the last: closing under a request
-// that is on the way would lose it.
+// connection have promisedTime for it; its answer says that it is the last: closing under a
+// request that is on the way would lose it. Settle returns when there are none; the workers must
+// stay until then.
 func (r *Reactor) HandOver() {
 	r.patient.Store(true)
 	r.CloseDoors()
 }
+
+// Settle returns when no client can ask anything any more, or when ctx ends. It is of use after
+// HandOver.
+func (r *Reactor) Settle(ctx context.Context) {
+	check := time.NewTicker(settleEvery)
+	defer check.Stop()
+	for r.clients.Load() > r.lingering.Load() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-check.C:
+		}
+	}
+}
+
+// settleEvery is how often Settle looks.
+const settleEvery = 10 * time.Millisecond
 
 // Alive returns when every loop has run a task that it was given now. A loop that is stuck, or
 // has ended, is named by the error when ctx ends.

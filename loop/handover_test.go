@@ -13,7 +13,7 @@ import (
 // one is closed after a while; the backlog is left to the other owner of the listener.
 func TestHandOver(t *testing.T) {
 	t.Parallel()
-	g := newRig(t, nil)
+	g := newRig(t, func(c *Config) { c.KeepAlive = 2 * time.Second })
 	w := g.worker()
 	shared, err := g.ln.(*net.TCPListener).File()
 	if err != nil {
@@ -52,7 +52,11 @@ func TestHandOver(t *testing.T) {
 	g.take(w).Answer(ok("promised"))
 	busy.want(200, "promised")
 	busy.wantClosed()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	g.r.Settle(ctx) // returns although idle is there
 	idle.wantClosed()
+	g.r.Settle(t.Context())
 
 	p := g.dial()
 	p.send(get("/other"))

@@ -56,6 +56,10 @@ const (
 	// the server stops: its request may be on the way.
 	freshTime = time.Second
 
+	// promisedTime is how long a client whose last answer promised to keep the connection may
+	// still use it when another server takes over; KeepAlive, if that is shorter.
+	promisedTime = 5 * time.Second
+
 	// stalledTime is how long a client may take nothing of its answer while temporary files are
 	// used up and others wait: then it is closed to make room.
 	stalledTime = time.Second

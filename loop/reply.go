@@ -155,7 +155,7 @@ func (l *loop) answered(c *client) {
 	wasBusy := c.state != stateHead
 	c.state = stateHead
 	if closing {
-		l.timing.set(c, timerFresh, l.now)
+		l.timing.set(c, timerPromised, l.now)
 	} else {
 		l.timing.set(c, timerIdle, l.now)
 	}

@@ -7,14 +7,15 @@ import "time"
 type timerKind uint8
 
 const (
-	timerNone   timerKind = iota
-	timerHead             // a head is not complete: 408 if it had begun
-	timerIdle             // no request after an answer: silent close
-	timerBody             // no body bytes: 408
-	timerApp              // the answer does not begin: see overdue.go
-	timerAgain            // and still not; each deadline of its own, set by setAgain
-	timerLinger           // the client does not close its end
-	timerFresh            // no request, and the server stops
+	timerNone     timerKind = iota
+	timerHead               // a head is not complete: 408 if it had begun
+	timerIdle               // no request after an answer: silent close
+	timerBody               // no body bytes: 408
+	timerApp                // the answer does not begin: see overdue.go
+	timerAgain              // and still not; each deadline of its own, set by setAgain
+	timerLinger             // the client does not close its end
+	timerFresh              // no request, and the server stops
+	timerPromised           // no further request, and another server takes over
 	timerKinds
 )
 
@@ -42,6 +43,7 @@ func (t *timing) init(cfg *Config) {
 	t.lists[timerApp].duration = int64(cfg.firstLook())
 	t.lists[timerLinger].duration = int64(lingerTime)
 	t.lists[timerFresh].duration = int64(freshTime)
+	t.lists[timerPromised].duration = int64(min(cfg.KeepAlive, promisedTime))
 }
 
 // setAgain is set for a deadline of its own, at a loop time. The list has to be walked past those
@@ -171,7 +173,7 @@ func (l *loop) expireDue() {
 func (l *loop) expire(c *client, kind timerKind) {
 	defer l.recover(c)
 	switch kind {
-	case timerHead, timerIdle, timerFresh:
+	case timerHead, timerIdle, timerFresh, timerPromised:
 		switch {
 		case c.guard.Begun():
 			l.refuse(c, 408, "head not complete in time", "header-timeout")
