@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -71,7 +72,8 @@ type Worker struct {
 	readyOnce    sync.Once
 	heard        chan struct{} // closed when there is nothing more to listen to
 	watched      watched       // see stacks.go
-	importFailed bool          // valid after heard, as is reason
+	gilBack      atomic.Bool
+	importFailed bool // valid after heard, as is reason
 	reason       string
 	exit         Exit // valid after done
 }
@@ -315,6 +317,8 @@ func (w *Worker) listen() {
 		switch report {
 		case 'r':
 			w.readyOnce.Do(func() { close(w.ready) })
+		case 'g':
+			w.gilBack.Store(true)
 		case 's':
 			w.watched.signalled.Store(true)
 		case 'p':
@@ -392,6 +396,10 @@ func (w *Worker) Lane(i int) *Lane { return w.lanes[i] }
 
 // Ready is closed when the app is imported and the threads wait for requests.
 func (w *Worker) Ready() <-chan struct{} { return w.ready }
+
+// GILBack says that the app's import has turned the GIL of a free-threaded Python on. It is known
+// once the worker is ready.
+func (w *Worker) GILBack() bool { return w.gilBack.Load() }
 
 // Done is closed when the process is gone and reaped.
 func (w *Worker) Done() <-chan struct{} { return w.done }

@@ -13,13 +13,10 @@ import (
 // carries the port that was really opened.
 func (s *service) banner() {
 	var b bytes.Buffer
-	name := s.app.name
-	if s.app.builtIn {
-		name = "the built-in demo"
-	}
 	fmt.Fprintf(&b, "gophersnake %s, %v, %s (%s)\n", version, s.python, s.python.Threading(),
 		s.python.Path)
-	fmt.Fprintf(&b, "app %s, ready in %v\n", name, time.Since(s.began).Round(time.Millisecond))
+	fmt.Fprintf(&b, "app %s, ready in %v\n", s.app.label(),
+		time.Since(s.began).Round(time.Millisecond))
 	fmt.Fprintf(&b, "%s × %s, %s\n", plural(s.config.Workers, "worker"),
 		plural(s.config.Threads, "thread"), plural(s.config.Loops, "loop"))
 	for _, l := range s.listeners {
@@ -27,6 +24,14 @@ func (s *service) banner() {
 	}
 	// A reader of stderr that went away is no reason to refuse clients.
 	_, _ = s.stderr.Write(b.Bytes())
+}
+
+// label is the app as people know it.
+func (a app) label() string {
+	if a.builtIn {
+		return "the built-in demo"
+	}
+	return a.name
 }
 
 func plural(n int, noun string) string {

@@ -44,6 +44,7 @@ func main() {
 	os.Exit(execute(os.Args[1:], process{
 		stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, signals: signals,
 		newEngine: newEngine, sockets: control.NewPlace, inherited: inherit(),
+		stopItself: func() error { return syscall.Kill(os.Getpid(), syscall.SIGTERM) },
 	}))
 }
 
@@ -55,6 +56,8 @@ type process struct {
 	newEngine      func(engineSpec) (engine, error)
 	// sockets says where control sockets are; nil: nowhere but where --control-socket says.
 	sockets func(getenv func(string) string) control.Place
+	// stopItself ends the server as SIGTERM does.
+	stopItself func() error
 	// inherited is from whoever started the process; nil: nothing.
 	inherited *inheritance
 }

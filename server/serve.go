@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"gophersnake/loop"
 	"gophersnake/server/internal/config"
 	"gophersnake/server/internal/host"
 	"gophersnake/server/internal/logs"
@@ -42,6 +43,9 @@ type engine interface {
 	Failed() <-chan error
 	// Stacks tells what the Python threads of a worker do; it takes a while.
 	Stacks(ctx context.Context, worker int) (string, error)
+	// Stats counts, and Requests lists what runs and waits now.
+	Stats() loop.Stats
+	Requests() []loop.RunningRequest
 }
 
 // engineSpec is what an engine is made of.
@@ -106,6 +110,9 @@ type service struct {
 	unwatch    func()            // ends feedWatchdog
 	began      time.Time
 	open       atomic.Bool // the banner was printed; read by the workers' output goroutines
+
+	controls  *controls
+	startedIn string // the directory before --chdir
 }
 
 func newService(p process, c *config.Config, a app) *service {
@@ -121,6 +128,8 @@ func newService(p process, c *config.Config, a app) *service {
 // serve returns when a signal has ended the server (nil after a drain in time), or when it
 // cannot go on.
 func (s *service) serve() (err error) {
+	s.controls = newControls(s)
+	defer func() { s.controls.end(err) }() // the last of all: it says how the server ended
 	// Sockets come first: whoever starts a second server by mistake hears it at once, and
 	// clients that come too early wait in the kernel instead of being refused.
 	if err := s.enterDir(); err != nil {
@@ -150,6 +159,7 @@ func (s *service) serve() (err error) {
 // enterDir changes the directory for the whole process, as --chdir says, before anything with a
 // relative path is opened.
 func (s *service) enterDir() error {
+	s.startedIn, _ = os.Getwd() // it may be gone, and no more than a search depends on it
 	if err := os.Chdir(s.config.Chdir); err != nil {
 		return &config.Error{Setting: "--chdir", Value: s.config.Chdir,
 			Advice: "cannot go there: " + rootCause(err)}
@@ -184,7 +194,7 @@ func (s *service) findPython() error {
 // supervise starts the workers and handles what happens until the end.
 func (s *service) supervise() error {
 	s.supervisor = supervise.New(s.config.Workers, supervise.Env{
-		Start: s.engine.Start, Pool: s.engine, Log: s.log,
+		Start: s.controls.startWorker, Pool: s.engine, Log: s.log,
 		StartTimeout: s.config.StartTimeout, GracefulTimeout: s.config.GracefulTimeout,
 		WorkersMax: config.WorkersMax, Recycling: supervise.Recycling(s.config.Recycling),
 		Memory: host.ResidentBytes, Random: func(most int64) int64 { return rand.Int64N(most + 1) },
@@ -192,6 +202,7 @@ func (s *service) supervise() error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	go func() { s.ended <- s.supervisor.Run(ctx) }()
+	s.controls.start()
 
 	ready := s.supervisor.Ready()
 	for {
@@ -265,6 +276,7 @@ func (s *service) abandon(why error) error {
 // it: a platform may send SIGTERM several times and to every process, a person presses Ctrl-C
 // twice and means it. SIGQUIT grants no time at all.
 func (s *service) drain(first os.Signal) error {
+	s.controls.ending.Store(true)
 	s.log.Info("stopping: finishing running requests", "signal", first.String(),
 		"at_most", s.config.GracefulTimeout)
 	deadline := time.Now().Add(s.config.GracefulTimeout)

@@ -36,7 +36,7 @@ func (s *service) signalled(sig os.Signal) {
 // at the end.
 func (s *service) reload(over func()) {
 	defer over()
-	err := s.supervisor.Reload(context.Background())
+	err := s.controls.Reload(context.Background())
 	var failed *supervise.ReloadError
 	if err != nil && !errors.As(err, &failed) {
 		s.log.Warn("no reload", "reason", err)

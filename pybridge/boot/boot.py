@@ -4,8 +4,9 @@ The Go process runs this with `settings` in its globals and these descriptors op
 
     3       the shim, an extension module in a sealed memfd
     5       the region: the shared memory of all lanes
-    6       the control socket: we report "s" (a signal gives our stacks), "r" (ready), or "i" and
-            why the app cannot be imported; shim/control.c tells of the rest
+    6       the control socket: we report "s" (a signal gives our stacks), "g" (an import has
+            turned the GIL on), "r" (ready), or "i" and why the app cannot be imported;
+            shim/control.c tells of the rest
     7 ...   two sockets for each lane: its doorbell, and one that passes descriptors of files
 
 In a template (--preload) 5 is the socket that brings orders to fork workers, and the others from 7
@@ -269,8 +270,15 @@ def log_exception(what, kind, value, trace):
     sys.stderr.flush()
 
 
+def gil_is_back():
+    """Tell whether a free-threaded Python has the GIL on after all: an import can do that."""
+    return "t" in getattr(sys, "abiflags", "") and getattr(sys, "_is_gil_enabled", bool)()
+
+
 def serve(shim):
     """Serve until told to finish. A lone thread is the main thread, as in a script."""
+    if gil_is_back():
+        os.write(CONTROL, b"g")
     threads = settings["threads"]
     if threads == 1:
         os.write(CONTROL, b"r")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -36,6 +37,9 @@ func Locate(p Place, dir string) (string, error) {
 	case len(here) == 1:
 		return here[0], nil
 	case len(here) > 1:
+		if path, only := incumbent(here); only {
+			return path, nil
+		}
 		return "", &NoServerError{fmt.Sprintf("%d servers run in %s%s%s", len(here), dir, name,
 			strings.Join(here, "\n  "))}
 	case len(others) > 0:
@@ -43,6 +47,28 @@ func Locate(p Place, dir string) (string, error) {
 			strings.Join(others, "\n  "))}
 	}
 	return "", &NoServerError{fmt.Sprintf("no server of %s runs under this user", dir)}
+}
+
+// incumbent finds the one server that is neither starting nor stopping: during an upgrade, the old
+// server and the new one both run.
+func incumbent(paths []string) (found string, only bool) {
+	for _, path := range paths {
+		ctx, cancel := context.WithTimeout(context.Background(), dialMax)
+		result, err := Do(ctx, path, Request{Command: CommandStatus})
+		cancel()
+		var status Status
+		if err != nil || json.Unmarshal(result, &status) != nil {
+			return "", false // it may be the one that was meant
+		}
+		if status.State == StateStarting || status.State == StateStopping {
+			continue
+		}
+		if found != "" {
+			return "", false
+		}
+		found = path
+	}
+	return found, found != ""
 }
 
 func living(paths []string) []string {
@@ -127,7 +153,7 @@ type pidfd int
 // watchPeer opens it before the request is sent: afterwards its number could be another's.
 func watchPeer(conn *net.UnixConn) pidfd {
 	peer, err := peerOf(conn)
-	if err != nil || peer.Pid <= 0 {
+	if err != nil || peer.Pid <= 0 || int(peer.Pid) == os.Getpid() {
 		return -1
 	}
 	fd, err := unix.PidfdOpen(int(peer.Pid), 0)

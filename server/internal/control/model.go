@@ -2,16 +2,24 @@ package control
 
 import "time"
 
+// The states of a server.
+const (
+	StateStarting = "starting" // no worker was ready yet
+	StateServing  = "serving"
+	StateDraining = "draining" // it accepts no clients any more
+	StateStopping = "stopping"
+)
+
 // Status is the server as a whole. Durations are in seconds, waits in milliseconds.
 type Status struct {
 	Version   string   `json:"version"`
 	PID       int      `json:"pid"`
-	State     string   `json:"state"` // starting, serving, draining or stopping
+	State     string   `json:"state"`
 	Uptime    float64  `json:"uptime_seconds"`
 	App       string   `json:"app"`
 	Dir       string   `json:"dir"`
 	Python    string   `json:"python"` // CPython 3.13.0
-	GIL       string   `json:"gil"`    // on, off, or back: a free-threaded build that has it on
+	GIL       string   `json:"gil"`    // off, on, or why it is on
 	Listeners []string `json:"listeners"`
 
 	Workers    int `json:"workers"`         // ready
@@ -91,7 +99,8 @@ type RunningRequest struct {
 	Thread  int     `json:"thread,omitempty"` // from 1; 0: not known, or none
 	Method  string  `json:"method"`
 	Target  string  `json:"target"`
-	Seconds float64 `json:"seconds"` // since it came, as a whole
+	Seconds float64 `json:"seconds"`         // since it came, as a whole
+	State   string  `json:"state,omitempty"` // waiting, running, answering, …
 }
 
 // Stack is the Python stacks of one worker, or why there are none.

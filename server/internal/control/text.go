@@ -127,12 +127,13 @@ func printThreads(w io.Writer, t Threads) {
 
 func printWaiting(w io.Writer, all []RunningRequest) {
 	for _, r := range all {
-		printRequest(w, "waits", r)
+		printRequest(w, "-", r)
 	}
 }
 
 func printRequest(w io.Writer, what string, r RunningRequest) {
-	fmt.Fprintf(w, "  %s\t%s\t%s\t%s\n", what, span(r.Seconds), cell(r.Method), cell(r.Target))
+	fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", what, span(r.Seconds), orDash(r.Method),
+		orDash(r.Target), cell(r.State))
 }
 
 func printStacks(w io.Writer, all []Stack) {
@@ -168,6 +169,13 @@ func printDone(w io.Writer, r Request, d Done) {
 		fmt.Fprintf(w, "drained in %s: it accepts no clients any more; "+
 			"gophersnake stop ends it\n", took)
 	}
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return cell(text)
 }
 
 // cell is one cell of a table: neither tabs nor new lines may divide it.
