@@ -30,6 +30,7 @@ race: need-build shim ## run the unit tests under the race detector
 	CGO_ENABLED=1 go test -race -timeout=10m $(UNIT_PACKAGES)
 
 bench: need-test build ## measure against other servers, make BENCHMARKS.md (BENCH=--help)
+	$(MAKE) --no-print-directory --directory=pybridge/shim build/drive.so
 	go build -o build/bench/bench ./bench
 	build/bench/bench run $(BENCH)
 

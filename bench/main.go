@@ -229,6 +229,7 @@ func runCommand(ctx context.Context, name string, args []string) error {
 	to := f.places(root)
 	r.file = to.results
 	r.results = r.describe(ctx, f, python, args)
+	r.results.Floor = measureFloor(ctx, root, python, f.quick)
 	if err := r.run(ctx); err != nil {
 		return err
 	}

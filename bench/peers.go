@@ -15,6 +15,12 @@ import (
 // ours is the peer that all others are compared with.
 const ours = "gophersnake"
 
+// The floors: what a server without Python does here.
+const (
+	reactor   = "reactor"
+	nginxName = "nginx"
+)
+
 // clientsMax is what servers with a limit on clients are told: more than any workload brings.
 const clientsMax = 20_000
 
@@ -28,7 +34,8 @@ type peer struct {
 	dist    string // whose version is reported; "" asks the command of version
 	setting string // what was chosen and why, for the page
 	one     bool   // has one thread for the app, whatever the workload says
-	fixed   bool   // has no Python: answers only the fixed workloads
+	fixed   bool   // runs no Python: answers only the fixed workloads, and is nobody's rival
+	alone   bool   // is asked OPTIONS * instead of GET /, which gophersnake answers without Python
 	needs   []need
 	command func(s *site) []string
 	prepare func(s *site) error // writes what the command needs
@@ -99,7 +106,10 @@ func peers() []peer {
 			needs:   []need{headers}, command: modWSGI, prepare: prepareModWSGI},
 		{name: "caddysnake", kit: "caddysnake", dist: "caddysnake",
 			setting: "one worker process; threads are its own choice", command: caddysnake},
-		{name: "nginx", fixed: true, setting: "one worker; `return 200` and static files",
+		{name: reactor, kit: "gophersnake", fixed: true, alone: true,
+			setting: "gophersnake's reactor by itself, a floor: `OPTIONS *`, which no app sees",
+			command: gophersnake},
+		{name: nginxName, fixed: true, setting: "one worker; `return 200` and static files",
 			needs:   []need{{"nginx", "nginx", "apt install nginx-light"}},
 			command: nginx, prepare: prepareNginx},
 	}

@@ -116,6 +116,7 @@ func (r *results) page(all []table, charts string) []byte {
 	var b bytes.Buffer
 	r.writeMachine(&b)
 	r.writeServers(&b)
+	r.writeBars(&b, all)
 	r.writeOverview(&b, all)
 	r.writeBehind(&b, all)
 	for i := range all {

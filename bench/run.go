@@ -76,7 +76,7 @@ func (r *runner) run(ctx context.Context) error {
 
 // fits reports whether p is there and can answer w at all.
 func (r *runner) fits(p *peer, w *workload) bool {
-	if r.lacking[p.name] != "" || p.fixed && !w.fixed {
+	if r.lacking[p.name] != "" || p.fixed && !w.fixed || p.alone && !w.plainHello() {
 		return false
 	}
 	// With one thread the CPU-bound workloads are all the same one.
@@ -110,6 +110,9 @@ func (r *runner) cell(ctx context.Context, p *peer, w *workload, where placement
 func (r *runner) measure(
 	ctx context.Context, p *peer, w *workload, where placement, c *cell,
 ) error {
+	if p.alone {
+		w = w.withoutApp()
+	}
 	s, err := newSite(r.root, p, w)
 	if err != nil {
 		return err

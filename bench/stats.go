@@ -130,15 +130,24 @@ func (t *table) figure(c *cell) float64 {
 // ratio compares ours with a peer, round by round. It is above 1 where ours is better, whether
 // more or less is better in this workload.
 func (t *table) ratio(peer *row) spread {
-	var mine *row
+	if mine := t.row(ours); mine != nil && peer.peer != ours {
+		return t.between(mine, peer)
+	}
+	return spread{}
+}
+
+// row finds a server's rounds; nil when it has none.
+func (t *table) row(peer string) *row {
 	for i := range t.rows {
-		if t.rows[i].peer == ours {
-			mine = &t.rows[i]
+		if t.rows[i].peer == peer {
+			return &t.rows[i]
 		}
 	}
-	if mine == nil || peer.peer == ours {
-		return spread{}
-	}
+	return nil
+}
+
+// between compares two servers, round by round; above 1 where the first is better.
+func (t *table) between(mine, peer *row) spread {
 	var ratios []float64
 	for i := range mine.cells {
 		for j := range peer.cells {

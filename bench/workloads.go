@@ -183,6 +183,21 @@ func (r *request) fill(closing bool) {
 	}
 }
 
+// plainHello reports whether w asks for / alone, by wrk: what withoutApp can stand in for.
+func (w *workload) plainHello() bool {
+	return w.measure == throughput && len(w.requests) == 1 && w.requests[0].path == "/" &&
+		w.requests[0].method == "GET"
+}
+
+// withoutApp is w with OPTIONS * (RFC 9110 §9.3.7) in place of GET /, all else the same.
+func (w *workload) withoutApp() *workload {
+	asked := *w
+	asked.requests = slices.Clone(w.requests)
+	one := &asked.requests[0]
+	one.method, one.path, one.want, one.length = "OPTIONS", "*", "", 0
+	return &asked
+}
+
 // payload is the body as sent.
 func (r *request) payload() string {
 	if r.filler > 0 {

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"gophersnake/bench/openloop"
+)
+
+// Every goal names a workload, a placement and servers that exist.
+func TestGoalsAreMeasurable(t *testing.T) {
+	works, known := map[string]workload{}, map[string]bool{}
+	for _, w := range workloads() {
+		works[w.name] = w
+	}
+	for _, p := range peers() {
+		known[p.name] = true
+	}
+	for _, b := range goals() {
+		w, found := works[b.workload]
+		if !found || b.placement == apart && !w.pinned || !w.bar {
+			t.Errorf("%s: %s is not run there by --workloads bar", b.what, b.workload)
+		}
+		if _, found := works[b.beside]; b.beside != "" && !found {
+			t.Errorf("%s: no workload %s", b.what, b.beside)
+		}
+		for _, name := range b.against {
+			if !known[name] {
+				t.Errorf("%s: no server %s", b.what, name)
+			}
+		}
+	}
+}
+
+func TestGoalsAreJudged(t *testing.T) {
+	r := &results{Floor: floor{Python: "3", Shim: 1000, Bare: 50}}
+	for _, name := range []string{"hello-64", "hello-512", "rate", "rate-idle"} {
+		measure := throughput
+		if strings.HasPrefix(name, "rate") {
+			measure = latency
+		}
+		r.Workloads = append(r.Workloads, workNote{Name: name, Measure: measure})
+	}
+	for _, name := range []string{ours, "granian", "granian-1", "bjoern", reactor, nginxName} {
+		r.Peers = append(r.Peers, peerNote{Name: name})
+	}
+	put := func(work, peer string, perSecond float64, p99 int64) {
+		c := cell{Round: 1, Placement: shared, Workload: work, Peer: peer, PerSecond: perSecond}
+		if p99 > 0 {
+			c.Latency = &openloop.Report{All: points(1, p99)}
+		}
+		r.Cells = append(r.Cells, c)
+	}
+	put("hello-64", ours, 100, 0)
+	put("hello-64", "granian", 40, 0)
+	put("hello-64", "granian-1", 60, 0)
+	put("hello-64", "bjoern", 90, 0)
+	put("hello-64", reactor, 110, 0)
+	put("hello-64", nginxName, 200, 0)
+	put("rate", ours, 0, 1000)
+	put("rate-idle", ours, 0, 1100)
+	var b bytes.Buffer
+	r.writeBars(&b, r.tables())
+	for _, want := range []string{
+		"| hello, 64 clients, to the fastest | ≥ 1.00 | 1.20 | 1.11 | bjoern | met |",
+		"| hello, 64 clients, to granian | ≥ 1.50 | 2.00 | 1.67 | granian-1 | met |",
+		"| hello, 512 clients, to the fastest | ≥ 1.00 | 1.20 |  |  | not measured |",
+		"beside 10,000 | ≥ 0.83 | 0.95 | 0.91 | rate | met |",
+		"`return 200` | ≥ 0.80 | 1.00 | 0.55 | nginx | **missed** |",
+		"GIL held, ns | ≤ 1,200 | 800 | 1,000 | | met |",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no line %q in\n%s", want, b.String())
+		}
+	}
+}
+
+func TestTheReactorIsAskedWithoutTheApp(t *testing.T) {
+	for _, w := range workloads() {
+		if !w.plainHello() {
+			continue
+		}
+		asked := w.withoutApp()
+		if got := string(asked.requests[0].wire("a:1")); !strings.HasPrefix(got,
+			"OPTIONS * HTTP/1.1\r\nHost: a:1\r\n") || w.requests[0].method != "GET" {
+			t.Errorf("%s: %q", w.name, got)
+		}
+		if err := asked.requests[0].check(nil); err != nil {
+			t.Error(err)
+		}
+	}
+}
