@@ -45,6 +45,9 @@ const (
 // load is a running load. Its sums are complete after stop.
 type load struct {
 	s       *server
+	every   time.Duration                                     // between two requests
+	mix     func(kind int, canary string) (text, want string) // kind is 0 to 9
+	judge   func(connection int, a answer) (wrong string)     // nil: nothing more is asked
 	arrive  chan time.Time
 	quit    chan struct{}
 	running sync.WaitGroup
@@ -66,9 +69,14 @@ func startFaults(t *testing.T, args ...string) *server {
 
 // startLoad begins the load; the test has to stop it.
 func (s *server) startLoad() *load {
-	l := &load{s: s, arrive: make(chan time.Time, loadQueueMax), quit: make(chan struct{})}
+	return s.startLoadOf(&load{every: time.Second / loadPerSecond, mix: mixed})
+}
+
+// startLoadOf begins a load that differs in what l says.
+func (s *server) startLoadOf(l *load) *load {
+	l.s, l.arrive, l.quit = s, make(chan time.Time, loadQueueMax), make(chan struct{})
 	for number := range loadConns {
-		l.running.Go(func() { l.connection(rand.New(rand.NewPCG(1, uint64(number)))) })
+		l.running.Go(func() { l.connection(number, rand.New(rand.NewPCG(1, uint64(number)))) })
 	}
 	l.running.Go(l.clock)
 	return l
@@ -86,14 +94,14 @@ func (l *load) clock() {
 			return
 		case <-tick.C:
 		}
-		for ; !due.After(time.Now()); due = due.Add(time.Second / loadPerSecond) {
+		for ; !due.After(time.Now()); due = due.Add(l.every) {
 			l.arrive <- due
 		}
 	}
 }
 
 // connection sends requests on one kept connection, and makes a new one only after an error.
-func (l *load) connection(dice *rand.Rand) {
+func (l *load) connection(number int, dice *rand.Rand) {
 	var conn net.Conn
 	var r *bufio.Reader
 	defer func() {
@@ -110,7 +118,7 @@ func (l *load) connection(dice *rand.Rand) {
 			}
 			r = bufio.NewReader(conn)
 		}
-		if !l.exchange(conn, r, dice, due) {
+		if !l.exchange(number, conn, r, dice, due) {
 			conn.Close()
 			conn = nil
 		}
@@ -118,9 +126,10 @@ func (l *load) connection(dice *rand.Rand) {
 }
 
 // exchange makes one request and judges its answer; false when the connection is of no more use.
-func (l *load) exchange(conn net.Conn, r *bufio.Reader, dice *rand.Rand, due time.Time) bool {
+func (l *load) exchange(number int, conn net.Conn, r *bufio.Reader, dice *rand.Rand,
+	due time.Time) bool {
 	canary := strconv.FormatUint(dice.Uint64(), 36)
-	text, want := mixed(dice.IntN(10), canary)
+	text, want := l.mix(dice.IntN(10), canary)
 	_ = conn.SetDeadline(time.Now().Add(answerMax))
 	_, sendErr := io.WriteString(conn, text)
 	a, err := readAnswer(r, false)
@@ -132,6 +141,8 @@ func (l *load) exchange(conn net.Conn, r *bufio.Reader, dice *rand.Rand, due tim
 	case a.status >= 500:
 		failed = &l.refused
 	case a.get("X-Canary") != canary || string(a.body) != want:
+		failed = &l.wrong
+	case l.judge != nil && l.judge(number, a) != "":
 		failed = &l.wrong
 	}
 	l.note(func() {
