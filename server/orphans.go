@@ -7,9 +7,10 @@ import (
 )
 
 // reapOrphans buries the children of others that this process inherits, until stop is called. It
-// does nothing for a process that inherits none. Who wants some (reap.Adopt) says so before.
+// does nothing for a process that inherits none. Templates make this one inherit their workers,
+// and whatever else loses its parent.
 func (s *service) reapOrphans() (stop func()) {
-	if !reap.Needed() {
+	if !s.config.Preload && !reap.Needed() {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -28,6 +28,8 @@ type engine interface {
 	supervise.Pool
 	// Start makes a worker process; see supervise.Env.
 	Start(id, generation int) (supervise.Worker, error)
+	// Retired is told of a generation that has no worker and gets no more.
+	Retired(generation int)
 	// Open begins to accept clients. The listener belongs to the engine from then on.
 	Open(net.Listener) error
 	// CloseDoors closes the listeners; idle clients are closed, busy ones after their answer.
@@ -59,6 +61,8 @@ type engineSpec struct {
 	listeners []net.Listener
 	// workerLine takes one line of a worker's output, without its end; any goroutine may call.
 	workerLine func(worker int, line []byte)
+	// templateLine does so for the template of a generation (--preload).
+	templateLine func(generation int, line []byte)
 }
 
 // app is what is served: an APP as the user wrote it, or the one inside the binary.
@@ -146,7 +150,8 @@ func (s *service) serve() (err error) {
 		return err
 	}
 	s.engine, err = s.newEngine(engineSpec{app: s.app, dir: s.dir, config: s.config,
-		python: s.python, log: s.log, listeners: s.listeners, workerLine: s.workerLine})
+		python: s.python, log: s.log, listeners: s.listeners, workerLine: s.workerLine,
+		templateLine: s.templateLine})
 	if err != nil {
 		return err
 	}
@@ -194,7 +199,8 @@ func (s *service) findPython() error {
 // supervise starts the workers and handles what happens until the end.
 func (s *service) supervise() error {
 	s.supervisor = supervise.New(s.config.Workers, supervise.Env{
-		Start: s.controls.startWorker, Pool: s.engine, Log: s.log,
+		Start: s.controls.startWorker, Retired: s.engine.Retired, Pool: s.engine,
+		Log:          s.log,
 		StartTimeout: s.config.StartTimeout, GracefulTimeout: s.config.GracefulTimeout,
 		WorkersMax: config.WorkersMax, Recycling: supervise.Recycling(s.config.Recycling),
 		Memory: host.ResidentBytes, Random: func(most int64) int64 { return rand.Int64N(most + 1) },

@@ -18,6 +18,7 @@ type joined struct {
 	listeners []net.Listener
 	worker    pybridge.Config
 	workers   roll
+	templates *templates // nil without --preload
 }
 
 // newEngine joins the reactor (package loop) and the worker processes (package pybridge).
@@ -57,6 +58,9 @@ func newEngine(spec engineSpec) (engine, error) {
 	if spec.app.builtIn {
 		e.worker.App = pybridge.DemoApp
 	}
+	if c.Preload {
+		e.templates = newTemplates(spec, &e.worker)
+	}
 	for _, ln := range spec.listeners {
 		e.worker.Listeners = append(e.worker.Listeners, describe(ln.Addr()))
 	}
@@ -74,8 +78,12 @@ func describe(a net.Addr) pybridge.Listener {
 }
 
 // Start starts a worker process.
-func (e *joined) Start(id, _ int) (supervise.Worker, error) {
-	w, err := pybridge.Start(id, &e.worker)
+func (e *joined) Start(id, generation int) (supervise.Worker, error) {
+	start := func() (*pybridge.Worker, error) { return pybridge.Start(id, &e.worker) }
+	if e.templates != nil {
+		start = func() (*pybridge.Worker, error) { return e.templates.start(id, generation) }
+	}
+	w, err := start()
 	if err != nil {
 		return nil, err
 	}

@@ -80,8 +80,9 @@ func bridged(workers []supervise.Worker) []loop.Worker {
 // worker is a pybridge worker as the supervisor sees it.
 type worker struct{ *pybridge.Worker }
 
-func (w worker) Exit() supervise.Exit {
-	x := w.Worker.Exit()
+func (w worker) Exit() supervise.Exit { return exitOf(w.Worker.Exit()) }
+
+func exitOf(x pybridge.Exit) supervise.Exit {
 	return supervise.Exit{
 		Code: x.Code, Signal: int(x.Signal), ImportFailed: x.ImportFailed, Reason: x.Reason,
 	}

@@ -26,6 +26,7 @@ type Config struct {
 	GracefulTimeout time.Duration // from SIGTERM to the last answer
 	StartTimeout    time.Duration // from a worker's start to the app being imported
 	LogLevel        slog.Level
+	Preload         bool // one process imports the app, and workers are forks of it
 	WebSocket       bool // upgrade requests bring the app its client's socket
 
 	ControlSocket string // path of it, Off, or empty: by the directory

@@ -93,16 +93,18 @@ func readLogLevel(c *Config, text string) (err error) {
 	return err
 }
 
-func readWebSocket(c *Config, text string) error {
-	switch text {
-	case "on", "true", "1":
-		c.WebSocket = true
-	case "off", "false", "0", "":
-		c.WebSocket = false
-	default:
-		return errors.New("write on or off")
+func toggle(field func(*Config) *bool) reader {
+	return func(c *Config, text string) error {
+		switch text {
+		case "on", "true", "1":
+			*field(c) = true
+		case "off", "false", "0", "":
+			*field(c) = false
+		default:
+			return errors.New("write on or off")
+		}
+		return nil
 	}
-	return nil
 }
 
 func readQueue(c *Config, text string) (err error) {

@@ -128,7 +128,15 @@ func (c *Console) WithGroup(name string) slog.Handler {
 // WorkerLine writes one line of a worker's own output. It is the app's log, not ours, so no
 // level holds it back. Terminal control sequences are made visible: apps log what clients send.
 // A write error has nowhere to go and is dropped.
-func (c *Console) WorkerLine(id int, line []byte) {
+func (c *Console) WorkerLine(id int, line []byte) { c.line("worker ", id, line) }
+
+// TemplateLine writes one line of the output of a template: the process that imports the app for
+// all workers of a generation.
+func (c *Console) TemplateLine(generation int, line []byte) {
+	c.line("template ", generation, line)
+}
+
+func (c *Console) line(who string, number int, line []byte) {
 	b := bytebufferpool.Get()
 	defer giveBack(b)
 	cut := 0
@@ -136,8 +144,8 @@ func (c *Console) WorkerLine(id int, line []byte) {
 		line, cut = line[:LineBytesMax], len(line)-LineBytesMax
 	}
 	b.B = c.out.appendTime(b.B, time.Time{})
-	b.B = append(b.B, "worker "...)
-	b.B = strconv.AppendInt(b.B, int64(id), 10)
+	b.B = append(b.B, who...)
+	b.B = strconv.AppendInt(b.B, int64(number), 10)
 	b.B = append(b.B, " | "...)
 	b.B = appendEscaped(b.B, line)
 	if cut > 0 {
