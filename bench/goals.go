@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strings"
 )
 
 // The bar: what the project has set itself, and the floors beside it.
@@ -130,7 +131,7 @@ func (r *results) writeBars(b *bytes.Buffer, all []table) {
 		verdict(f.Shim > 0, f.Shim <= pythonMust, f.Shim <= pythonAim))
 	switch {
 	case f.Shim > 0:
-		fmt.Fprintf(b, "\nIn those nanoseconds (Python %s, best of ten) the app's own call, made from a "+
+		fmt.Fprintf(b, "\nIn those nanoseconds (Python %s, best run) the app's own call, made from a "+
 			"bare loop of C, is %s. Allocations and instructions: `make bench-check`.\n",
 			f.Python, number(f.Bare))
 	case f.Lacking != "":
@@ -169,5 +170,6 @@ func measureFloor(ctx context.Context, root, python string, quick bool) floor {
 	if err != nil || len(found) != 1 {
 		return floor{Lacking: fmt.Sprintf("pybridge/shim/bench/cost.py: %v", err)}
 	}
-	return floor{Python: found[0].Python, Shim: found[0].Shim, Bare: found[0].Bare}
+	short, _, _ := strings.Cut(found[0].Python, " ")
+	return floor{Python: short, Shim: found[0].Shim, Bare: found[0].Bare}
 }

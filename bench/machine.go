@@ -90,7 +90,7 @@ func said(ctx context.Context, args ...string) string {
 // version asks a peer's environment or program what it is.
 func (p *peer) version(ctx context.Context, root string) string {
 	switch {
-	case p.name == ours:
+	case p.name == ours || p.alone:
 		return strings.TrimPrefix(
 			said(ctx, filepath.Join(root, "bin", "gophersnake"), "version"), "gophersnake ")
 	case p.dist != "":
