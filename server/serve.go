@@ -37,6 +37,8 @@ type engine interface {
 	// HandOver is CloseDoors beside another server with the same listeners: clients that expect
 	// to ask once more may.
 	HandOver()
+	// Settle returns when no client can ask any more, or ctx ends.
+	Settle(ctx context.Context)
 	// Alive returns when every loop has answered; an error when one has not and ctx ends.
 	Alive(ctx context.Context) error
 	// Close sends what is still owed until ctx ends, then ends the reactor.
@@ -327,6 +329,9 @@ func (s *service) drain(first os.Signal) error {
 // finish ends the workers, then the reactor, which may still owe clients the last bytes of
 // their answers. It runs beside drain and touches nothing that drain does.
 func (s *service) finish(ctx context.Context, deadline time.Time) error {
+	if s.upgrade.tenure == replaced {
+		deadline = s.settle(ctx)
+	}
 	missed := s.supervisor.Stop(ctx)
 	why := <-s.ended
 	if least := time.Now().Add(closeMin); deadline.Before(least) {

@@ -115,6 +115,7 @@ func (e *fakeEngine) Stacks(_ context.Context, worker int) (string, error) {
 }
 
 func (e *fakeEngine) HandOver()                   { e.CloseDoors() }
+func (e *fakeEngine) Settle(context.Context)      {}
 func (e *fakeEngine) Alive(context.Context) error { return nil }
 
 func (e *fakeEngine) Open(l net.Listener) error {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"gophersnake/server/internal/handover"
 )
@@ -96,11 +97,14 @@ func (s *service) opened() {
 		s.beginNotifying()
 		return
 	}
-	if err := previous.Ready(); err != nil {
-		s.log.Warn("the old server does not listen", "pid", previous.PID, "error", err)
-	}
 	// It may wait as long as the old server lives, so nobody waits for it.
 	go func() {
+		if !s.waitComplete() {
+			return
+		}
+		if err := previous.Ready(); err != nil {
+			s.log.Warn("the old server is gone", "pid", previous.PID, "error", err)
+		}
 		previous.WaitConfirmed()
 		s.upgrade.report(func() bool {
 			s.upgrade.move(inCharge)
@@ -110,6 +114,42 @@ func (s *service) opened() {
 			return false
 		})
 	}()
+}
+
+// waitComplete returns when every worker is ready: the old server must not go before, or those that
+// are there would have to serve for all. False: this server ends.
+func (s *service) waitComplete() bool {
+	tick := time.NewTicker(completeEvery)
+	defer tick.Stop()
+	for {
+		ready := 0
+		for _, info := range s.supervisor.Snapshot() {
+			if info.State == stateReady {
+				ready++
+			}
+		}
+		if ready >= s.config.Workers {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-s.upgrade.ended:
+			return false
+		}
+	}
+}
+
+// completeEvery is how often waitComplete looks.
+const completeEvery = 20 * time.Millisecond
+
+// settle lets the clients of a server that was replaced ask what they were promised they could,
+// while its workers are there. Nobody waits for this server, so the time for running requests
+// begins behind that.
+func (s *service) settle(ctx context.Context) (deadline time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, s.config.GracefulTimeout)
+	defer cancel()
+	s.engine.Settle(ctx)
+	return time.Now().Add(s.config.GracefulTimeout)
 }
 
 // startNext answers SIGUSR2: the binary at our own path is started beside us.
