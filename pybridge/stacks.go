@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -180,7 +181,8 @@ func readable(text string) string {
 		}
 		var frames []string
 		for ; i+1 < len(lines) && strings.HasPrefix(lines[i+1], "  "); i++ {
-			if !strings.Contains(lines[i+1], `"<frozen importlib`) {
+			if frameLine.MatchString(lines[i+1]) &&
+				!strings.Contains(lines[i+1], `"<frozen importlib`) {
 				frames = append(frames, frameLine.ReplaceAllString(lines[i+1], "$1, in $2"))
 			}
 		}
@@ -199,6 +201,7 @@ func readable(text string) string {
 		out = append(out, frames...)
 	}
 	if len(idle) > 0 {
+		slices.Sort(idle)
 		out = append(out, "Idle: "+strings.Join(idle, ", "))
 	}
 	return strings.Join(out, "\n")

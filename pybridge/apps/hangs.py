@@ -6,20 +6,19 @@ import time
 import gophersnake
 
 LOCK = threading.Lock()
+WAYS = {"/lock": LOCK.acquire, "/spin": int, "/nap": lambda: time.sleep(0.01)}
+
+
+def hang(way):
+    while way in WAYS:
+        WAYS[way]()
 
 
 def app(environ, start_response):
-    way = environ["PATH_INFO"]
     try:
-        if way == "/lock":
-            with LOCK:
-                LOCK.acquire()
-        while way == "/spin":
-            pass
-        while way == "/nap":
-            time.sleep(0.01)
+        hang(environ["PATH_INFO"])
     except gophersnake.RequestTimeout as error:
         print("timed out:", error, flush=True)
         raise
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [way.encode()]
+    return [environ["PATH_INFO"].encode()]

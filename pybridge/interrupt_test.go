@@ -1,0 +1,82 @@
+package pybridge
+
+import (
+	"math/rand/v2"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The thread of a hung request gets gophersnake.RequestTimeout, which the app sees; then it serves
+// again.
+func TestInterrupt(t *testing.T) {
+	onEvery(t, func(t *testing.T, python string) {
+		t.Parallel()
+		for _, way := range []string{"/spin", "/nap"} {
+			p := launchReady(t, python, "hangs", 1)
+			slot, generation := p.submit(path(way))
+			p.stacks(`GET ` + way)
+			p.Interrupt(0, slot, generation+1) // of another request
+			p.Interrupt(0, slot+1, generation)
+			p.Interrupt(1, slot, generation)
+			p.stacks(`GET ` + way) // it goes on
+			p.Interrupt(0, slot, generation)
+			wire, _ := p.collect(slot, generation)
+			if !strings.HasPrefix(wire, "HTTP/1.1 500 ") {
+				t.Errorf("%s: got %q, want a 500", way, wire)
+			}
+			p.await("timed out: the answer did not begin within --timeout")
+			p.want("/fine", "/fine")
+			p.quit()
+		}
+	})
+}
+
+// interrupts is how often TestLateInterrupts tries to hit the wrong request.
+func interrupts() int {
+	if os.Getenv("GOPHERSNAKE_FAULT") != "" {
+		return 3000
+	}
+	return 150
+}
+
+// An exception that comes too late for its request never hits the next one, whatever the moment:
+// before, while and after C code runs that the request ends with.
+func TestLateInterrupts(t *testing.T) {
+	onEvery(t, func(t *testing.T, python string) {
+		t.Parallel()
+		seed := uint64(time.Now().UnixNano())
+		random := rand.New(rand.NewPCG(seed, 0))
+		p := launchReady(t, python, "interrupted", 1)
+		status, want := p.ask(path("/python"))
+		if status != 200 || strings.Contains(want, "Timeout") {
+			t.Fatalf("got %d %q", status, want)
+		}
+		hit := 0
+		for range interrupts() {
+			slot, generation := p.submit(path("/c"))
+			wait := time.Duration(random.Int64N(int64(2 * time.Millisecond)))
+			var sent sync.WaitGroup
+			sent.Add(1)
+			go func() {
+				defer sent.Done()
+				for end := time.Now().Add(wait); time.Now().Before(end); {
+				}
+				p.Interrupt(0, slot, generation)
+			}()
+			if wire, _ := p.collect(slot, generation); !strings.HasPrefix(wire, "HTTP/1.1 200 ") {
+				hit++
+			}
+			for range 2 {
+				if status, got := p.ask(path("/python")); status != 200 || got != want {
+					t.Fatalf("seed %d: got %d %q, want %q\n%s", seed, status, got, want, p.text())
+				}
+			}
+			sent.Wait()
+		}
+		t.Logf("%d of %d requests were interrupted", hit, interrupts())
+		p.quit()
+	})
+}
