@@ -65,6 +65,8 @@ type engineSpec struct {
 	workerLine func(worker int, line []byte)
 	// templateLine does so for the template of a generation (--preload).
 	templateLine func(generation int, line []byte)
+	// retire replaces a worker that hangs, without waiting; it is called while workers serve.
+	retire func(worker int, why string)
 }
 
 // app is what is served: an APP as the user wrote it, or the one inside the binary.
@@ -153,7 +155,8 @@ func (s *service) serve() (err error) {
 	}
 	s.engine, err = s.newEngine(engineSpec{app: s.app, dir: s.dir, config: s.config,
 		python: s.python, log: s.log, listeners: s.listeners, workerLine: s.workerLine,
-		templateLine: s.templateLine})
+		templateLine: s.templateLine,
+		retire:       func(id int, why string) { s.supervisor.Retire(id, why) }})
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ type joined struct {
 	listeners []net.Listener
 	worker    pybridge.Config
 	workers   roll
+	watch     *watch
 	templates *templates // nil without --preload
 }
 
@@ -31,11 +32,13 @@ func newEngine(spec engineSpec) (engine, error) {
 	limits.TrailerBytesMax = c.Limits.HeadBytesMax // trailers are header lines too
 	limits.BodyBytesMax = c.Limits.BodyBytesMax
 	limits.ChunkOverheadBytesMax = c.Limits.ChunkOverheadBytesMax
+	late := newWatch(spec)
 	r, err := loop.New(loop.Config{
 		Loops: c.Loops, Limits: limits,
 		HeaderTimeout: c.Limits.HeaderTimeout, BodyTimeout: c.Limits.BodyTimeout,
 		KeepAlive: c.Limits.KeepAliveTimeout, WriteTimeout: c.Limits.WriteTimeout,
 		QueueTimeout: c.Limits.QueueTimeout, RequestTimeout: c.Timeout,
+		SlowRequest: c.SlowRequest, HungAfter: hungAfter, Overdue: late.overdue,
 		ConnectionsMax: c.Limits.ConnectionsMax, QueueMax: c.Limits.QueueMax,
 		PipelineBytesMax: c.Limits.PipelineBytesMax,
 		BufferBytesMax:   c.Limits.BufferBytesMax, SpoolBytesMax: c.Limits.SpoolBytesMax,
@@ -44,7 +47,7 @@ func newEngine(spec engineSpec) (engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &joined{Reactor: r, listeners: spec.listeners,
+	e := &joined{Reactor: r, watch: late, listeners: spec.listeners,
 		workers: roll{byID: map[int]*pybridge.Worker{}}}
 	e.worker = pybridge.Config{
 		Python: spec.python.Path, App: spec.app.name, Dir: spec.dir,
@@ -61,6 +64,7 @@ func newEngine(spec engineSpec) (engine, error) {
 	if c.Preload {
 		e.templates = newTemplates(spec, &e.worker)
 	}
+	late.begin(e)
 	for _, ln := range spec.listeners {
 		e.worker.Listeners = append(e.worker.Listeners, describe(ln.Addr()))
 	}

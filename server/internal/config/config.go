@@ -22,7 +22,8 @@ type Config struct {
 	Threads int // interpreter threads in each
 	Loops   int // gnet event loops
 
-	Timeout         time.Duration // a request in the app; 0: none
+	Timeout         time.Duration // of the app, to begin an answer; 0: none
+	SlowRequest     time.Duration // of the app, before the log shows its stacks; 0: never
 	GracefulTimeout time.Duration // from SIGTERM to the last answer
 	StartTimeout    time.Duration // from a worker's start to the app being imported
 	LogLevel        slog.Level

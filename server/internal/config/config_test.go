@@ -33,7 +33,7 @@ func TestDefaults(t *testing.T) {
 	want := &Config{
 		Listen: []Address{{"tcp4", "127.0.0.1:8000"}}, Chdir: ".",
 		Workers: 8, Threads: 4, Loops: 2,
-		Timeout: 30 * time.Second, GracefulTimeout: 25 * time.Second,
+		Timeout: 30 * time.Second, GracefulTimeout: 25 * time.Second, SlowRequest: 5 * time.Second,
 		StartTimeout: time.Minute, LogLevel: slog.LevelInfo,
 		Limits: Limits{RequestLineBytesMax: 8 << 10, HeadBytesMax: 32 << 10, HeadersMax: 100,
 			BodyBytesMax: 100 << 20, ChunkOverheadBytesMax: 128 << 10,
@@ -167,6 +167,7 @@ func TestBadValuesSayWhatToDo(t *testing.T) {
 		{"PORT=65536", "", `PORT "65536": give a port number`},
 		{"", "-t 0", `--threads "0": give`},
 		{"", "-w 512 -t 256", `--threads "256": 512 workers with that many are 131072`},
+		{"", "--slow-request soon", `--slow-request "soon": give a time such as 30s`},
 		{"", "--timeout soon", `--timeout "soon": give a time such as 30s`},
 		{"", "--timeout -1s", `--timeout "-1s": give a time up to 24h`},
 		{"", "--timeout 1e99", `--timeout "1e99": give a time up to 24h`},
