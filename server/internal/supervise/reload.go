@@ -54,9 +54,17 @@ func (s *Supervisor) Reload(ctx context.Context) error {
 
 // beginReload begins the reload that callers wait for, as soon as one may.
 func (s *Supervisor) beginReload(now time.Time) {
-	if len(s.reloaders) == 0 || s.reload != nil || !s.everReady || s.crowded() {
+	if len(s.reloaders) == 0 || s.reload != nil || !s.everReady {
 		return
 	}
+	if s.crowded() {
+		if !s.waits {
+			s.env.Log.Info("the reload waits: many workers still drain from earlier ones")
+		}
+		s.waits = true
+		return
+	}
+	s.waits = false
 	s.lastGen++
 	s.generations[s.lastGen] = 0
 	s.reload = &reload{generation: s.lastGen, seats: newSeats(len(s.seats)), began: now,

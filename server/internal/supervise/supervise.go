@@ -62,6 +62,7 @@ type Supervisor struct {
 	generations map[int]int  // how many of each generation live; retired ones are deleted
 	reload      *reload      // nil while none runs
 	reloaders   []chan error // callers that wait for the next reload to begin
+	waits       bool         // they wait because there is a crowd, and the log says so
 	lastGen     int
 	lastID      int
 	everReady   bool
