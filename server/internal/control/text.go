@@ -66,7 +66,7 @@ func printStatus(w io.Writer, s Status, now time.Time) {
 	if r := s.LastReload; r != nil {
 		how := "done"
 		if r.Why != "" {
-			how = "FAILED: " + lastLine(r.Why)
+			how = "FAILED: " + reasonLine(r.Why)
 		}
 		line("last reload", "%s ago, took %s: %s", span(now.Sub(r.At).Seconds()),
 			span(r.Took), how)
@@ -76,10 +76,17 @@ func printStatus(w io.Writer, s Status, now time.Time) {
 	}
 }
 
-// lastLine is where Python puts the reason of a traceback.
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
+// reasonLine is the line of a failed import that names the reason: the last one, where Python puts
+// it, but for the hints that follow it.
+func reasonLine(text string) string {
+	reason := ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasPrefix(line, "hint:") {
+			reason = line
+		}
+	}
+	return reason
 }
 
 func reasons(counts map[string]int64) string {
