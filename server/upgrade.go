@@ -233,7 +233,7 @@ func (s *service) finishUpgrade(next *handover.Next, err error) (leave bool) {
 	next.Release()
 	s.upgrade.move(replaced)
 	s.endNotifying()
-	s.log.Info("upgrade: the new server is in charge; this one finishes", "pid", next.PID())
 	s.engine.HandOver()
+	s.log.Info("upgrade: the new server is in charge; this one finishes", "pid", next.PID())
 	return true
 }
