@@ -143,8 +143,7 @@ func (s *server) zombies() []string {
 // version that comes in later serves.
 func TestCrashLoop(t *testing.T) {
 	v := newVersioned(t)
-	s := v.start("--queue-timeout", "30s", "--log-level", "debug")
-	s.log.wait(t, startMax, workerReady, reloadWorkers-1, s.exited)
+	s := v.start("--queue-timeout", "30s")
 	v.write(2, `raise RuntimeError("no database")`)
 	for _, pid := range s.workers() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)

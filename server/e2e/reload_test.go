@@ -61,12 +61,20 @@ def app(environ, start_response):
 	}
 }
 
+// start returns when all workers are ready: one that still imports would meet the next version.
 func (v *versioned) start(args ...string) *server {
 	v.t.Helper()
-	return startCommand(v.t, command{python: anyPython(),
+	return v.startOn(anyPython(), args...)
+}
+
+func (v *versioned) startOn(python interpreter, args ...string) *server {
+	v.t.Helper()
+	s := startCommand(v.t, command{python: python,
 		args: append([]string{"shop:app", "--chdir", filepath.Dir(v.path), "--workers",
-			strconv.Itoa(reloadWorkers), "--threads", "4"}, args...),
+			strconv.Itoa(reloadWorkers), "--threads", "4", "--log-level", "debug"}, args...),
 		env: []string{"PYTHONPATH=" + absolute(appsDir)}})
+	s.log.wait(v.t, startMax, workerReady, reloadWorkers-1, s.exited)
+	return s
 }
 
 func (s *server) signal(signal syscall.Signal) {
@@ -94,7 +102,7 @@ func version(t *testing.T, w *wire) string {
 func TestReload(t *testing.T) {
 	onEvery(t, func(t *testing.T, python interpreter) {
 		v := newVersioned(t)
-		s := v.start()
+		s := v.startOn(python)
 		w := dial(t, s.url())
 		wantEqual(t, "version", version(t, w), "1")
 		old := s.workers()
@@ -119,9 +127,7 @@ func TestReload(t *testing.T) {
 // next good version comes in.
 func TestFaultBrokenVersion(t *testing.T) {
 	v := newVersioned(t)
-	s := v.start("--start-timeout", "3s", "--log-level", "debug")
-	// One that still imports would meet the broken version too.
-	s.log.wait(t, startMax, regexp.MustCompile("worker ready"), reloadWorkers-1, s.exited)
+	s := v.start("--start-timeout", "3s")
 	l := s.startLoadOf(&load{every: 10 * time.Millisecond, mix: echoes,
 		judge: func(_ int, a answer) string { return isVersion(a, "1") }})
 	for i, broken := range []struct{ source, want string }{
@@ -289,11 +295,11 @@ func TestFaultManyReloads(t *testing.T) {
 		loaded bool
 	}{
 		{"loaded", scaled(100, 5), true},
-		{"idle", scaled(1000, 8), false},
+		{"idle", scaled(500, 8), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := newVersioned(t)
-			s := v.start("--workers", "1", "--log-level", "warning")
+			s := v.start()
 			var l *load
 			if c.loaded {
 				l = s.startLoadOf(&load{every: 10 * time.Millisecond, mix: echoes})
@@ -319,12 +325,12 @@ func TestFaultManyReloads(t *testing.T) {
 			if most := memory + 12<<20; moreMemory > most {
 				t.Errorf("RSS: got %d, want at most %d", moreMemory, most)
 			}
-			s.wantWorkers(t, 1)
+			s.wantWorkers(t, reloadWorkers)
 		})
 	}
 }
 
-// reloads brings in versions from+1 to to+1; no log line is written for each.
+// reloads brings in versions from+1 to to+1.
 func (s *server) reloads(v *versioned, from, to int) {
 	s.t.Helper()
 	w := dial(s.t, s.url())
@@ -342,7 +348,7 @@ func (s *server) reloads(v *versioned, from, to int) {
 // settled waits until the old workers have gone, and tells what the server has open and holds.
 func (s *server) settled() (files, threads int, memory int64) {
 	s.t.Helper()
-	s.wantWorkers(s.t, 1)
+	s.wantWorkers(s.t, reloadWorkers)
 	files = s.descriptors()
 	eventually(s.t, answerMax, "descriptors to settle", func() bool {
 		was := files
