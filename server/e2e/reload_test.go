@@ -312,6 +312,8 @@ func TestFaultManyReloads(t *testing.T) {
 				l.stop()
 				l.wantNoneFailed(t)
 			}
+			// What the last old worker had is closed a moment after it.
+			within(orphanMax, func() bool { return s.descriptors() <= files+descriptorsMore })
 			moreFiles, moreThreads, moreMemory := s.settled()
 			t.Logf("%d reloads: descriptors %d to %d, threads %d to %d, RSS %d to %d KiB", c.n-warm,
 				files, moreFiles, threads, moreThreads, memory>>10, moreMemory>>10)
