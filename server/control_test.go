@@ -70,6 +70,7 @@ func TestCtl(t *testing.T) {
 		{"ctl status", 0, "queue 2\n"},
 		{"ctl workers", 0, "1       1    1    ready  "},
 		{"ctl threads", 0, "  3  3.0 s  GET  /slow  running\n"},
+		{"ctl threads", 0, "  idle: 1,2,4\n"},
 		{"ctl threads", 0, "queue: 1 request\n  -  0 ms  POST  /queued  queued\n"},
 		{"ctl stacks", 0, "worker 1 (pid 1)\n"},
 		{"ctl stacks 1", 0, "worker 1 (pid 1)\n"},

@@ -32,6 +32,8 @@ type fake struct {
 	told []string
 	fail error
 	hold chan struct{} // when not nil, status waits for it
+
+	state string // empty: serving
 }
 
 func (f *fake) tell(what string) error {
@@ -48,7 +50,11 @@ func (f *fake) Status(ctx context.Context) (Status, error) {
 		case <-ctx.Done():
 		}
 	}
-	return Status{Version: "1.2", PID: 7, State: "serving", Generation: 3, Workers: 2,
+	state := f.state
+	if state == "" {
+		state = StateServing
+	}
+	return Status{Version: "1.2", PID: 7, State: state, Generation: 3, Workers: 2,
 		Classes: [6]int64{2: 10, 5: 1}}, f.tell("status")
 }
 
@@ -279,5 +285,34 @@ func TestNobodyThere(t *testing.T) {
 	var none *NoServerError
 	if !errors.As(err, &none) || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("got %v, want no server", err)
+	}
+}
+
+// Of an old server and its successor, the one in charge is meant.
+func TestOneOfTwoIsMeant(t *testing.T) {
+	states := map[string]string{}
+	paths := func(all ...string) (paths []string) {
+		for _, state := range all {
+			path := serve(t, &fake{state: state})
+			states[path] = state
+			paths = append(paths, path)
+		}
+		return paths
+	}
+	for _, c := range []struct {
+		states []string
+		want   string
+	}{
+		{[]string{StateServing, StateStarting}, StateServing},
+		{[]string{StateStopping, StateServing}, StateServing},
+		{[]string{StateStopping, StateDraining}, StateDraining},
+		{[]string{StateServing, StateServing}, ""},
+		{[]string{StateServing, StateDraining}, ""},
+		{[]string{StateStarting, StateStopping}, ""},
+	} {
+		found, only := incumbent(paths(c.states...))
+		if states[found] != c.want && only || only != (c.want != "") {
+			t.Errorf("%q: got %q, %v, want %q", c.states, states[found], only, c.want)
+		}
 	}
 }

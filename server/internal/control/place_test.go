@@ -197,3 +197,32 @@ func TestDeadServersAreSweptAway(t *testing.T) {
 		}
 	}
 }
+
+func TestWhomACommandTrusts(t *testing.T) {
+	p := place(t)
+	p.System = filepath.Join(t.TempDir(), "gophersnake")
+	for _, dir := range p.dirs() {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := p
+	other.UID++ // the directories belong to another user then
+	root := other
+	root.UID = 0
+	for _, c := range []struct {
+		place Place
+		dir   string
+		want  bool
+	}{
+		{p, p.dirs()[0], true},
+		{p, p.dirs()[1], true},
+		{other, p.dirs()[0], false},
+		{other, p.dirs()[1], false},
+		{root, p.System, true},
+	} {
+		if got := c.place.trusts(c.dir); got != c.want {
+			t.Errorf("user %d trusts %s: %v, want %v", c.place.UID, c.dir, got, c.want)
+		}
+	}
+}

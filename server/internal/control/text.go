@@ -127,9 +127,27 @@ func printThreads(w io.Writer, t Threads) {
 			printRequest(w, name, r)
 		}
 		printWaiting(w, k.Waiting)
+		if names := idleThreads(k); names != "" {
+			fmt.Fprintf(w, "  idle: %s\n", names)
+		}
 	}
 	fmt.Fprintf(w, "queue: %s\n", plural(len(t.Queue), "request"))
 	printWaiting(w, t.Queue)
+}
+
+// idleThreads names the threads that run nothing; nothing when it is not known which do.
+func idleThreads(k WorkerThreads) string {
+	busy := make(map[int]bool, len(k.Running))
+	for _, r := range k.Running {
+		busy[r.Thread] = true
+	}
+	var names []string
+	for i := 1; i <= k.Threads && !busy[0]; i++ {
+		if !busy[i] {
+			names = append(names, fmt.Sprint(i))
+		}
+	}
+	return strings.Join(names, ",")
 }
 
 func printWaiting(w io.Writer, all []RunningRequest) {
