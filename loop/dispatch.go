@@ -39,7 +39,7 @@ var (
 	continueLine = []byte("HTTP/1.1 100 Continue\r\n\r\n")
 )
 
-// dispatch hands the new request l.request to a worker, or queues it behind those that wait already.
+// dispatch hands the new request l.request to a worker, or queues it behind those that wait.
 func (l *loop) dispatch(c *client) {
 	c.since = l.moment()
 	best := l.pick()

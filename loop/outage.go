@@ -37,13 +37,22 @@ func (r *Reactor) NoWorkers(why string, until time.Time) {
 	}
 }
 
-// outage is nil while workers serve or are about to.
-func (r *Reactor) outage() *outage { return r.noWorkers.Load() }
+// outage says why nobody will serve what waits in this loop; nil while workers do or are about to.
+func (l *loop) outage() *outage {
+	r := l.reactor
+	switch {
+	case l.hasWorkers():
+		return nil
+	case r.closing.Load() && !r.patient.Load(): // those that drain take nothing more
+		return &outage{why: "the server stops"}
+	}
+	return r.noWorkers.Load()
+}
 
 // turnAway answers what waits for workers that will not come.
 func (l *loop) turnAway() {
-	out := l.reactor.outage()
-	if out == nil || l.hasWorkers() {
+	out := l.outage()
+	if out == nil {
 		return
 	}
 	for n := l.queue.len; n > 0 && l.queue.first != nil; n-- {

@@ -59,7 +59,7 @@ func (q *queue) remove(c *client) {
 
 // enqueue lets a request wait in the loop for a lane with room.
 func (l *loop) enqueue(c *client) {
-	if out := l.reactor.outage(); out != nil && !l.hasWorkers() {
+	if out := l.outage(); out != nil {
 		l.refuseFor(c, 503, out.why, limitWorkers, out.seconds())
 		return
 	}
@@ -116,6 +116,23 @@ func (l *loop) mayWait(c *client) bool {
 func (l *loop) pump() {
 	for l.queue.len > 0 {
 		best := l.pick()
+		if best == nil || !l.advance(l.queue.first, best) {
+			return
+		}
+	}
+}
+
+// placeAll hands out what waits in the queue, however far ahead that gets the workers: they are about
+// to drain, and take nothing afterwards.
+func (l *loop) placeAll() {
+	for l.queue.len > 0 {
+		var best *lane
+		for _, ln := range l.lanes {
+			if ln.takes() && (best == nil ||
+				ln.member.inFlight.Load() < best.member.inFlight.Load()) {
+				best = ln
+			}
+		}
 		if best == nil || !l.advance(l.queue.first, best) {
 			return
 		}

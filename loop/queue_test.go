@@ -185,6 +185,47 @@ func TestNoWorkers(t *testing.T) {
 	again.want(200, "again")
 }
 
+// A stop loses no request that waits in the queue: it goes to a worker before that drains. What
+// comes later gets 503 at once.
+func TestStopServesTheQueue(t *testing.T) {
+	t.Parallel()
+	g, w := newPool(t, 2, 1, nil)
+	_, long := g.hold(w[0])
+	_, longer := g.hold(w[1])
+	upload := g.dial()
+	upload.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1")
+	g.eventually("both workers to stand still", func() bool {
+		still := 0
+		g.on(g.loop(), func() {
+			for _, ln := range g.loop().lanes {
+				if ln.still {
+					still++
+				}
+			}
+		})
+		if still < 2 {
+			g.dial().send(get("/more")) // what waits lets it be seen
+		}
+		return still == 2
+	})
+	last := g.dial()
+	last.send(get("/last"))
+	g.eventually("a request in the queue", func() bool { return g.r.queued.Load() > 0 })
+	g.r.CloseDoors()
+	_, drained := g.r.SwitchWorkers(nil, []Worker{w[0], w[1]})
+	g.queued(0)
+	upload.send("2")
+	upload.wantRetry(1)
+	g.serve(w[0], nil)
+	g.serve(w[1], nil)
+	long.Answer(ok(""))
+	longer.Answer(ok(""))
+	last.want(200, "/last")
+	for _, d := range drained {
+		g.closed("drained", d)
+	}
+}
+
 // wantRetry reads a 503 that asks to come again in so many seconds.
 func (p *peer) wantRetry(seconds int) {
 	p.g.t.Helper()

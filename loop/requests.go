@@ -47,9 +47,9 @@ type RunningRequest struct {
 	State  RequestState
 }
 
-// Requests lists what waits and runs now, oldest first. Each loop lists its own, in its turn: at most
-// 4,096, and none when it does not come to it within a second. Any goroutine but a loop may call
-// it.
+// Requests lists what waits and runs now, oldest first. Each loop lists its own, in its turn: at
+// most 4,096, and none when it does not come to it within a second. Any goroutine but a loop may
+// call it.
 func (r *Reactor) Requests() []RunningRequest {
 	lists := make(chan []RunningRequest, len(r.loops))
 	for _, l := range r.loops {

@@ -207,7 +207,7 @@ const (
 	picturesMax  = 6
 )
 
-// recent remembers how the histogram stood in the last minute, so that its growth since can be told.
+// recent remembers how the histogram stood in the last minute, so that its growth can be told.
 type recent struct {
 	mu       sync.Mutex
 	pictures [picturesMax]Waits // under mu; a ring, zero at first

@@ -6,8 +6,8 @@ import "time"
 // its next request without a word from the loop. What lies in a slot behind a long request waits
 // for that one worker, while others may be idle; so
 //
-//   - a worker gets only so many requests ahead as it has lately answered in two looks (lane.depth);
-//     the others wait in the loop's queue, which all workers share;
+//   - a worker gets only so many requests ahead as it has lately answered in two looks
+//     (lane.depth); the others wait in the loop's queue, which all workers share;
 //   - a worker that answers nothing while a request waits for it (lane.still) gets no more;
 //   - a request that has waited staleTime moves to a worker that has a thread free, or, if its own
 //     worker stands still or drains, to any that moves. Oldest first.
@@ -124,19 +124,19 @@ func (l *loop) relocate(now int64) {
 // stalest finds the oldest request that is better off at another lane.
 func (l *loop) stalest(to *lane, now int64) (from *lane, found *client) {
 	idle := to.member.inFlight.Load() < to.threads
+	stopping := l.reactor.closing.Load()
 	for _, ln := range l.lanes {
-		if ln == to || ln.down || !ln.draining && (to.still || !ln.still && !idle) {
+		// Workers that stop one after the other would pass all their requests to the last one.
+		leaves := ln.draining && !stopping
+		if ln == to || ln.down || !leaves && (to.still || !ln.still && !idle) {
 			continue
 		}
 		slot, ok := ln.bridge.Oldest()
-		if !ok {
-			continue
-		}
-		if ln.clients[slot] != nil && !ln.draining && now-ln.placed[slot] < int64(staleTime) {
+		if !ok || !leaves && ln.fresh(slot, now) {
 			continue
 		}
 		c := ln.oldest()
-		if c == nil || !ln.draining && now-ln.placed[c.slot] < int64(staleTime) {
+		if c == nil || !leaves && ln.fresh(c.slot, now) {
 			continue
 		}
 		if found == nil || c.since < found.since {
@@ -144,6 +144,11 @@ func (l *loop) stalest(to *lane, now int64) (from *lane, found *client) {
 		}
 	}
 	return from, found
+}
+
+// fresh reports whether the slot's request was put there a moment ago.
+func (ln *lane) fresh(slot uint32, now int64) bool {
+	return ln.clients[slot] != nil && now-ln.placed[slot] < int64(staleTime)
 }
 
 // transfer moves a request that waits in a slot of a living worker to another lane. What of it lay

@@ -191,7 +191,7 @@ func TestSwitchMovesWhatWaits(t *testing.T) {
 	g.closed("drained", drained[0])
 }
 
-// A worker that stands still gets no more while another moves, and gets some again after its answer.
+// A worker that stands still gets no more while another moves, and some again after its answer.
 func TestStillWorker(t *testing.T) {
 	t.Parallel()
 	g, w := newPool(t, 2, 2, nil)

@@ -81,6 +81,9 @@ func (l *loop) enrolAll(members []*member) []*lane {
 
 // switchLanes begins to use lanes and retires members.
 func (l *loop) switchLanes(lanes []*lane, sw *workerSwitch) {
+	if l.reactor.closing.Load() {
+		l.placeAll()
+	}
 	for _, m := range sw.leaving {
 		l.retire(m)
 	}
@@ -96,6 +99,7 @@ func (l *loop) switchLanes(lanes []*lane, sw *workerSwitch) {
 	}
 	l.pump()
 	l.look()
+	l.turnAway()
 }
 
 // AbortWorker cuts off the answers of w that have begun: their threads stop at the next block and
