@@ -20,10 +20,10 @@ import (
 	"gophersnake/server/internal/host"
 )
 
-const aboutBench = `bench sends GET requests at a fixed rate, whatever the server does, and shows how
-long the answers took. A latency counts from the time a request was due, not from when a connection
-was free for it: a server that stops for half a second shows that in every request of that half
-second, which tools that wait for an answer before they send the next request hide.
+const aboutBench = `bench sends GET requests at a fixed rate, whatever the server does, and shows
+how long the answers took. A latency counts from the time a request was due, not from when a
+connection was free for it: a server that stops for half a second shows that in every request of
+that half second, which tools that wait for an answer before they send the next request hide.
 
 Several URLs of one host are asked in turn, 19*URL nineteen times in a row. An answer other than 2xx
 is an error; a request without an answer counts with the time it waited. http:// only.`

@@ -71,8 +71,12 @@ func (t *Tally) Report(cpu time.Duration) *Report {
 	return l
 }
 
+// points is empty when nothing was recorded: there is no latency then, not even 0.
 func points(h *hdrhistogram.Histogram) []Point {
-	var all []Point
+	all := []Point{}
+	if h.TotalCount() == 0 {
+		return all
+	}
 	for _, q := range quantiles() {
 		all = append(all, Point{q, h.ValueAtQuantile(q)})
 	}
@@ -104,12 +108,14 @@ func (l *Report) Print(out io.Writer) error {
 	if l.IdleLost > 0 {
 		fmt.Fprintf(&b, "CROWD: the server closed %d idle clients\n", l.IdleLost)
 	}
-	fmt.Fprintf(&b, "%10s %12s\n", "percentile", "latency")
-	for _, p := range l.All {
-		fmt.Fprintf(&b, "%10v %12v\n", p.Percent, micros(p.Micros))
+	if len(l.All) > 0 {
+		fmt.Fprintf(&b, "%10s %12s\n", "percentile", "latency")
+		for _, p := range l.All {
+			fmt.Fprintf(&b, "%10v %12v\n", p.Percent, micros(p.Micros))
+		}
+		fmt.Fprintf(&b, "sent late (no free connection, or the generator was late): p99 %v\n",
+			micros(l.LagP99))
 	}
-	fmt.Fprintf(&b, "sent late (no free connection, or the generator was late): p99 %v\n",
-		micros(l.LagP99))
 	for _, warning := range l.Warnings {
 		fmt.Fprintf(&b, "WARNING: %s\n", warning)
 	}
