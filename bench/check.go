@@ -31,9 +31,10 @@ const (
 // How the Go benchmarks are run: many short ones, of which the best counts. A short one is likely
 // to end before something else gets the CPU.
 const (
-	goBenchTime  = "3ms"
-	goBenchCount = 15
-	checkMax     = 10 * time.Minute
+	goBenchTime     = "3ms"
+	goBenchCount    = 15
+	goBenchAttempts = 4 // at all of them, while a time is worse than stored
+	checkMax        = 10 * time.Minute
 )
 
 // figures are what bench/figures.json holds.
@@ -126,16 +127,15 @@ func (f *figures) write(path string, stored *figures) error {
 // say what cannot be compared, and why.
 func measureFigures(ctx context.Context, stored *figures, all bool) (*figures, []string, error) {
 	now := &figures{Compiler: said(ctx, compiler(), "--version"), Shim: map[string]shimFigure{},
-		Reference: reference()}
-	text, err := exec.CommandContext(ctx, "go", "test", "-run=^$", "-bench=.", "-benchmem",
-		"-benchtime="+goBenchTime, "-count="+strconv.Itoa(goBenchCount),
-		"./loop", "./loop/http1", "./pybridge").Output()
-	if err != nil {
-		return nil, nil, fmt.Errorf("go test -bench: %w: %s", err, text)
-	}
-	now.Reference = min(now.Reference, reference())
-	if now.Go, err = parseGoBench(text); err != nil {
-		return nil, nil, err
+		Go: map[string]goFigure{}, Reference: reference()}
+	// Something may have the other half of our core for a second: what is worse gets more chances.
+	for attempt := range goBenchAttempts {
+		if attempt > 0 && (all || !slower(stored, now)) {
+			break
+		}
+		if err := now.runGo(ctx); err != nil {
+			return nil, nil, err
+		}
 	}
 	if _, err := exec.LookPath("valgrind"); err != nil {
 		return now, []string{"instructions of the shim: no valgrind (apt install valgrind)"}, nil
@@ -146,6 +146,25 @@ func measureFigures(ctx context.Context, stored *figures, all bool) (*figures, [
 	}
 	notes, err := now.countInstructions(ctx, stored, all)
 	return now, notes, err
+}
+
+// slower reports whether a time is worse than the stored one.
+func slower(stored, now *figures) bool {
+	_, worse := compare(&figures{Reference: stored.Reference, Go: stored.Go}, now)
+	return worse > 0
+}
+
+// runGo runs the Go benchmarks and keeps what is better than before.
+func (f *figures) runGo(ctx context.Context) error {
+	f.Reference = min(f.Reference, reference())
+	text, err := exec.CommandContext(ctx, "go", "test", "-run=^$", "-bench=.", "-benchmem",
+		"-benchtime="+goBenchTime, "-count="+strconv.Itoa(goBenchCount),
+		"./loop", "./loop/http1", "./pybridge").Output()
+	if err != nil {
+		return fmt.Errorf("go test -bench: %w: %s", err, text)
+	}
+	f.Reference = min(f.Reference, reference())
+	return f.keepBest(text)
 }
 
 func compiler() string {
@@ -200,10 +219,10 @@ func benchLine() *regexp.Regexp {
 	return regexp.MustCompile(`^(Benchmark\S+?)(?:-\d+)?\s+\d+\s+([\d.]+) ns/op.*\s(\d+) allocs/op`)
 }
 
-// parseGoBench takes the least time and the fewest allocations of each benchmark: whatever else
+// keepBest takes the least time and the fewest allocations of each benchmark: whatever else
 // happens can only add to both.
-func parseGoBench(text []byte) (map[string]goFigure, error) {
-	best, where := map[string]goFigure{}, ""
+func (f *figures) keepBest(text []byte) error {
+	where := ""
 	form := benchLine()
 	for lines := bufio.NewScanner(bytes.NewReader(text)); lines.Scan(); {
 		line := lines.Text()
@@ -216,22 +235,22 @@ func parseGoBench(text []byte) (map[string]goFigure, error) {
 		}
 		nanos, err := strconv.ParseFloat(m[2], 64)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		allocs, err := strconv.ParseInt(m[3], 10, 64)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		name := where + " " + m[1]
-		if old, seen := best[name]; seen {
+		if old, seen := f.Go[name]; seen {
 			nanos, allocs = min(nanos, old.Nanos), min(allocs, old.Allocs)
 		}
-		best[name] = goFigure{nanos, allocs}
+		f.Go[name] = goFigure{nanos, allocs}
 	}
-	if len(best) == 0 {
-		return nil, fmt.Errorf("go test -bench printed no benchmark: %.200q", text)
+	if len(f.Go) == 0 {
+		return fmt.Errorf("go test -bench printed no benchmark: %.200q", text)
 	}
-	return best, nil
+	return nil
 }
 
 // reference is how many nanoseconds a fixed piece of work takes here: times are compared as

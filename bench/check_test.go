@@ -12,18 +12,20 @@ BenchmarkKeepAlive-2   	    2164	    160097 ns/op	      64 B/op	       2 allocs/
 BenchmarkKeepAlive-2   	    2164	    150000.5 ns/op	      64 B/op	       3 allocs/op
 PASS
 pkg: gophersnake/loop/http1
-BenchmarkScan/wrk-49-2    	 2226754	       473.0 ns/op	         9.654 ns/byte	       0 B/op	       0 allocs/op
+BenchmarkScan/wrk-49-2    	 2226754	       473.0 ns/op	  9.654 ns/byte	 0 B/op	       0 allocs/op
 `
 
-func TestParseGoBench(t *testing.T) {
-	got, err := parseGoBench([]byte(goBenchText))
+func TestBestOfGoBenchmarks(t *testing.T) {
+	f := figures{Go: map[string]goFigure{}}
+	if err := f.keepBest([]byte("PASS\n")); err == nil {
+		t.Error("a run without benchmarks was taken")
+	}
+	err := f.keepBest([]byte(goBenchText))
+	got := f.Go
 	if err != nil || len(got) != 2 ||
 		got["loop BenchmarkKeepAlive"] != (goFigure{150000.5, 2}) ||
 		got["loop/http1 BenchmarkScan/wrk-49"] != (goFigure{473, 0}) {
 		t.Errorf("got %v, %v", got, err)
-	}
-	if _, err := parseGoBench([]byte("PASS\n")); err == nil {
-		t.Error("a run without benchmarks was taken")
 	}
 }
 
