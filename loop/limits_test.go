@@ -547,7 +547,9 @@ func heap() int64 {
 }
 
 // batchAllocationsMax is what gnet allocates for the task that ends a batch of events: a closure
-// and a place in its queue. One client with one request in flight makes a batch of each request.
+// and a place in its queue. One client with one request in flight makes a batch of each request; 64
+// make about 0.1 allocations a request. Posting by a socket of our own (loop.again) would allocate
+// nothing, but costs 3.2 µs a batch where gnet's eventfd costs 1.0.
 const batchAllocationsMax = 2
 
 // No request on a keep-alive connection allocates in the loop, and a connection's ten thousandth
