@@ -176,7 +176,7 @@ func TestCrashLoop(t *testing.T) {
 
 // Many at once: a reload, a recycling and kills disturb each other in no way.
 func TestFaultEverythingAtOnce(t *testing.T) {
-	lasting := scaled(60*time.Second, 4*time.Second)
+	lasting := scaled(30*time.Second, 4*time.Second)
 	v := newVersioned(t)
 	s := v.start("--max-requests", "300", "--max-lifetime", "3s")
 	l := s.startLoadOf(&load{every: 4 * time.Millisecond, mix: echoes})

@@ -295,7 +295,7 @@ func TestFaultManyReloads(t *testing.T) {
 		loaded bool
 	}{
 		{"loaded", scaled(100, 5), true},
-		{"idle", scaled(500, 8), false},
+		{"idle", scaled(300, 8), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			v := newVersioned(t)
