@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 
 	"gophersnake/server/internal/logs"
@@ -49,17 +50,27 @@ func (s *service) grow(delta int) {
 	}
 }
 
-// dump writes what every goroutine and every Python thread does to the log.
+// dump writes what every goroutine and every Python thread does to the log. The workers are asked
+// together: each may take as long as pybridge.StacksTimeMax, and who sent SIGQUIT wants the end.
 func (s *service) dump() {
 	buf := make([]byte, goStacksBytesMax)
 	buf = buf[:runtime.Stack(buf, true)]
 	s.log.Warn("SIGQUIT: all stacks follow", "goroutines", logs.Block(buf))
-	for _, info := range s.supervisor.Snapshot() {
-		text, err := s.engine.Stacks(context.Background(), info.ID)
-		if err != nil {
-			text = fmt.Sprintf("none: %v", err)
-		}
+	workers := s.supervisor.Snapshot()
+	texts := make([]string, len(workers))
+	var asked sync.WaitGroup
+	for i, info := range workers {
+		asked.Go(func() {
+			text, err := s.engine.Stacks(context.Background(), info.ID)
+			if err != nil {
+				text = fmt.Sprintf("none: %v", err)
+			}
+			texts[i] = text
+		})
+	}
+	asked.Wait()
+	for i, info := range workers {
 		s.log.Warn("stacks of a worker", "worker", info.ID, "pid", info.PID,
-			"state", info.State, "python", logs.Block(text))
+			"state", info.State, "python", logs.Block(texts[i]))
 	}
 }
