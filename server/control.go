@@ -109,7 +109,9 @@ func (c *controls) open(path string, first bool) *control.Server {
 		c.s.log.Debug("control socket", "path", path)
 		return control.Serve(socket, c, c.s.log)
 	}
-	if first {
+	// In an upgrade the old server has it, as is to be expected.
+	expected := errors.Is(err, control.ErrInUse) && c.s.upgrade.tenure == following
+	if first && !expected {
 		c.s.log.Warn("going on without a control socket", "error", err)
 	}
 	return nil

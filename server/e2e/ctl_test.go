@@ -284,3 +284,28 @@ func TestGILThatComesBack(t *testing.T) {
 		s.says("WARN  the app's import has turned the GIL on")
 	})
 }
+
+// The new server of an upgrade is found by the folder, and comes to a socket that was named.
+func TestCtlAfterAnUpgrade(t *testing.T) {
+	for _, named := range []bool{false, true} {
+		t.Run(map[bool]string{false: "found", true: "named"}[named], func(t *testing.T) {
+			site := newSite(t)
+			args := []string{"shop", "--chdir", site.dir, "--workers", "1"}
+			ctl := []string{"ctl", "status"}
+			if named {
+				path := []string{"--control-socket", filepath.Join(site.runtime, "ctl")}
+				args, ctl = append(args, path...), append(ctl, path...)
+			}
+			l := startLine(t, command{python: anyPython(), args: args,
+				env: []string{"XDG_RUNTIME_DIR=" + site.runtime}})
+			wantEqual(t, "pid", answerJSON[ctlStatus](site, ctl...).PID, l.process.Pid)
+			old := l.upgrade()
+			l.gone(old)
+			eventually(t, answerMax, "the new server", func() bool {
+				code, _ := site.ctl(ctl...)
+				return code == 0
+			})
+			wantEqual(t, "pid", answerJSON[ctlStatus](site, ctl...).PID, l.process.Pid)
+		})
+	}
+}
