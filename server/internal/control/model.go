@@ -42,7 +42,7 @@ type Status struct {
 	Advice     string  `json:"advice,omitempty"` // when the numbers say something
 }
 
-// Queue is the requests that wait for a thread.
+// Queue is the requests that wait for a thread. The waits are upper bounds, of the last minute.
 type Queue struct {
 	Depth int64   `json:"depth"`
 	Max   int64   `json:"max"` // that may wait

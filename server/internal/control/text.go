@@ -61,8 +61,8 @@ func printStatus(w io.Writer, s Status, now time.Time) {
 	if len(s.Unavailable) > 0 {
 		line("503", "%s", reasons(s.Unavailable))
 	}
-	line("queue", "%d of at most %d; wait p50 %.1f ms, p99 %.1f ms", s.Queue.Depth,
-		s.Queue.Max, s.Queue.P50, s.Queue.P99)
+	line("queue", "%d of at most %d; waits of the last minute: p50 ≤ %.1f ms, p99 ≤ %.1f ms",
+		s.Queue.Depth, s.Queue.Max, s.Queue.P50, s.Queue.P99)
 	if r := s.LastReload; r != nil {
 		how := "done"
 		if r.Why != "" {
