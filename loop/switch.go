@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"context"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -100,6 +101,18 @@ func (l *loop) switchLanes(lanes []*lane, sw *workerSwitch) {
 	l.pump()
 	l.look()
 	l.turnAway()
+}
+
+// Finished is closed when no client is owed an answer or can ask anything any more. It is of use
+// after CloseDoors: until then the workers are needed, also for what waits in the queues.
+func (r *Reactor) Finished() <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.acceptors.Wait()
+		r.Settle(context.Background()) // which ends with the loops, at the latest
+	}()
+	return done
 }
 
 // AbortWorker cuts off the answers of w that have begun: their threads stop at the next block and

@@ -92,6 +92,7 @@ type fakeEngine struct {
 }
 
 func (e *fakeEngine) Remove(supervise.Worker)        {}
+func (e *fakeEngine) Finished() <-chan struct{}      { return e.idle }
 func (e *fakeEngine) Abort(supervise.Worker)         {}
 func (e *fakeEngine) Aborted() uint64                { return 0 }
 func (e *fakeEngine) Served(supervise.Worker) uint64 { return 0 }

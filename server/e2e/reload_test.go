@@ -393,6 +393,21 @@ func TestFaultStopUnderLoad(t *testing.T) {
 	s.wantExit(stopMax, 0)
 }
 
+// A stop answers what waits in the queue too: those clients were let in.
+func TestStopAnswersTheQueue(t *testing.T) {
+	s := startCommand(t, fixture(anyPython(), "sleeps:app", "-w", "1", "-t", "2"))
+	var waiting []*wire
+	for range 200 {
+		waiting = append(waiting, dial(t, s.url()).send(get("/20")))
+	}
+	s.log.wait(t, answerMax, regexp.MustCompile("sleeps: begun"), 2, s.exited)
+	s.signal(terminate)
+	for _, w := range waiting {
+		w.want(200)
+	}
+	s.wantExit(stopMax, 0)
+}
+
 // SIGQUIT while requests run: what everybody does is in the log, then the end, at once.
 func TestQuit(t *testing.T) {
 	s := startCommand(t, fixture(anyPython(), "sleeps:app", "-w", "2"))

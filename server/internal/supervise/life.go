@@ -76,6 +76,8 @@ func (s *Supervisor) handle(ev event, now time.Time) {
 		}
 	case died:
 		s.bury(m, now)
+	case finished:
+		s.drainAll(now)
 	}
 }
 

@@ -158,11 +158,12 @@ const (
 	becameReady what = iota
 	drained
 	died
+	finished // of no worker: the pool needs none any more
 )
 
 // event is what a watcher tells Run.
 type event struct {
-	m    *member
+	m    *member // nil when finished
 	what what
 }
 
@@ -187,6 +188,15 @@ func (s *Supervisor) watchDrain(m *member, empty <-chan struct{}) {
 	case <-empty:
 		s.tell(event{m, drained})
 	case <-m.worker.Done():
+	case <-s.done:
+	}
+}
+
+// watchFinish reports that the pool needs no worker any more.
+func (s *Supervisor) watchFinish(done <-chan struct{}) {
+	select {
+	case <-done:
+		s.tell(event{nil, finished})
 	case <-s.done:
 	}
 }

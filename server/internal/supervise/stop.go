@@ -28,8 +28,10 @@ func (s *Supervisor) Stop(ctx context.Context) (missed bool) {
 	return s.missed
 }
 
-// beginStop drains the ready and ends those that take no requests, which owe nobody an answer:
-// they get a moment to leave by themselves.
+// beginStop ends those that take no requests, which owe nobody an answer: they get a moment to
+// leave by themselves. The ready ones go on until the pool has finished, since requests may wait
+// that no worker has yet, but not to the very end: they need some time to close what they began
+// and to leave.
 func (s *Supervisor) beginStop(now time.Time) {
 	if s.ending() {
 		return
@@ -40,20 +42,43 @@ func (s *Supervisor) beginStop(now time.Time) {
 	s.endReload(ErrStopping, now)
 	answer(s.reloaders, ErrStopping)
 	s.reloaders = nil
-	var out []*member
 	for _, m := range s.alive {
 		m.answer(ErrStopping)
 		switch m.state {
 		case starting, warm:
 			s.end(m, now)
-		case ready:
-			out = append(out, m)
 		case draining, stopping:
 			s.hurry(m, s.stopBy, now)
 		}
 	}
-	s.switchOver(nil, out, now, nil)
+	s.finishBy = s.stopBy.Add(-abortLead(s.env.GracefulTimeout))
+	go s.watchFinish(s.env.Pool.Finished())
 }
+
+// drainAll drains the ready workers of a server that stops, once.
+func (s *Supervisor) drainAll(now time.Time) {
+	if s.finishBy.IsZero() {
+		return
+	}
+	late := !now.Before(s.finishBy)
+	s.finishBy = time.Time{}
+	var out []*member
+	for _, m := range s.alive {
+		if m.state == ready {
+			out = append(out, m)
+		}
+	}
+	s.switchOver(nil, out, now, nil)
+	for _, m := range out {
+		s.hurry(m, s.stopBy, now)
+		if late {
+			m.abortAt = now
+		}
+	}
+}
+
+// abortLead is how long before a deadline answers are cut off when there was so much time.
+func abortLead(grace time.Duration) time.Duration { return min(AbortLead, grace/2) }
 
 // drain lets a member that gets no new requests finish those it has.
 func (s *Supervisor) drain(m *member, empty <-chan struct{}, now time.Time) {
@@ -73,7 +98,7 @@ func (s *Supervisor) hurry(m *member, due, now time.Time) {
 	}
 	m.due = due
 	if m.state == draining {
-		m.abortAt = due.Add(-min(AbortLead, due.Sub(now)/2))
+		m.abortAt = due.Add(-abortLead(due.Sub(now)))
 	}
 }
 
@@ -102,6 +127,9 @@ func (s *Supervisor) fail(err error, now time.Time) {
 
 // expire acts on every deadline that has passed.
 func (s *Supervisor) expire(now time.Time) {
+	if !s.finishBy.IsZero() && !now.Before(s.finishBy) {
+		s.drainAll(now)
+	}
 	for _, m := range s.alive {
 		if !m.abortAt.IsZero() && !now.Before(m.abortAt) {
 			m.abortAt = time.Time{}
@@ -167,6 +195,7 @@ func (s *Supervisor) untilNext(now time.Time) time.Duration {
 			next = earlier(next, at)
 		}
 	}
+	sooner(s.finishBy)
 	for _, m := range s.alive {
 		sooner(m.due)
 		sooner(m.abortAt)

@@ -74,7 +74,8 @@ type Supervisor struct {
 	memoryAt    time.Time
 	stopping    bool
 	stopBy      time.Time
-	abortedAt   uint64 // the pool's count when the stop began
+	finishBy    time.Time // while stopping: when the ready drain, finished or not; then zero
+	abortedAt   uint64    // the pool's count when the stop began
 	failure     error
 }
 

@@ -75,6 +75,8 @@ type bench struct {
 	onStart func(*fakeWorker) error
 	result  chan error
 	cancel  context.CancelCauseFunc
+
+	finished chan struct{} // closed, unless a test makes another
 }
 
 // Switch is one call, written in one entry: "add 3 drain 1".
@@ -98,6 +100,8 @@ func (b *bench) Switch(in, out []Worker) (<-chan struct{}, []<-chan struct{}) {
 	close(done)
 	return done, idle
 }
+
+func (b *bench) Finished() <-chan struct{} { return b.finished }
 
 func (b *bench) Remove(w Worker) { b.heard(fmt.Sprint("remove ", w.ID())) }
 
@@ -177,6 +181,8 @@ func newBench(t *testing.T, n int, onStart func(*fakeWorker) error,
 	change ...func(*Env)) *bench {
 	b := &bench{t: t, onStart: onStart, result: make(chan error, 1), served: map[int]uint64{},
 		memory: map[int]int64{}}
+	b.finished = make(chan struct{})
+	close(b.finished)
 	begin := time.Now()
 	b.env = Env{
 		Pool: b, Log: slog.New(slog.DiscardHandler),
@@ -488,6 +494,35 @@ func TestStopKillsAtTheDeadline(t *testing.T) {
 				b.workers()[0].kills.Load(), b.workers()[1].kills.Load())
 		}
 	})
+}
+
+// Requests that wait have no worker yet: none drains before the pool has finished.
+func TestStopWaitsForThePool(t *testing.T) {
+	for _, finishes := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newReadyBench(t, 2)
+			b.finished = make(chan struct{})
+			b.fresh()
+			missed := b.stop(t.Context())
+			time.Sleep(25*time.Second - AbortLead - 1)
+			b.wantCalls()
+			if finishes {
+				close(b.workers()[0].idle)
+				close(b.workers()[1].idle)
+				close(b.finished)
+				synctest.Wait()
+				slices.Sort(b.calls) // they end in any order
+				b.wantCalls("drain 1 drain 2", "remove 1", "remove 2")
+			} else {
+				time.Sleep(1)
+				synctest.Wait()
+				b.wantCalls("drain 1 drain 2", "abort 1", "abort 2")
+			}
+			if <-missed == finishes {
+				t.Errorf("finishes %v: missed %v", finishes, !finishes)
+			}
+		})
+	}
 }
 
 func TestStopForcedByItsContext(t *testing.T) {

@@ -54,6 +54,8 @@ type Pool interface {
 	// Switch hands requests to in and no more to out, in one step, after which done is closed. A
 	// channel for each of out is closed when it has none in flight.
 	Switch(in, out []Worker) (done <-chan struct{}, idle []<-chan struct{})
+	// Finished is closed when no request waits or runs; no new ones come during a stop.
+	Finished() <-chan struct{}
 	// Remove fails the requests in flight of a dead worker.
 	Remove(Worker)
 	// Abort cuts off the answers of a worker that have begun, so that the app closes them.
