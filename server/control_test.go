@@ -61,6 +61,7 @@ func TestCtl(t *testing.T) {
 	b, path := controlled(t, boots, "-w1")
 	close(b.engine.idle)
 	b.stderr.wait(t, listening)
+	wantJSON(t, path)
 	for _, c := range []struct {
 		args string
 		code int
@@ -97,6 +98,7 @@ func TestCtl(t *testing.T) {
 			t.Errorf("%s: code %d and %q, want %d and %q", c.args, code, out+errs, c.code, c.want)
 		}
 	}
+	wantDrained(t, path)
 	if code, out, errs := ctl(path, "stop"); code != 0 || !strings.Contains(out, "stopped in ") {
 		t.Errorf("stop: code %d and %q, want 0", code, out+errs)
 	}
@@ -106,9 +108,8 @@ func TestCtl(t *testing.T) {
 	}
 }
 
-func TestCtlInJSON(t *testing.T) {
-	b, path := controlled(t, boots, "-w1")
-	b.stderr.wait(t, listening)
+func wantJSON(t *testing.T, path string) {
+	t.Helper()
 	_, out, _ := ctl(path, "ctl", "status", "-j")
 	var status control.Status
 	if err := json.Unmarshal([]byte(out), &status); err != nil || status.State != "serving" ||
@@ -121,15 +122,11 @@ func TestCtlInJSON(t *testing.T) {
 		len(threads.Workers[0].Running) != 1 || len(threads.Workers[0].Waiting) != 1 {
 		t.Errorf("got %+v and %v of %s", threads, err, out)
 	}
-	close(b.engine.idle)
-	b.signals <- syscall.SIGTERM
-	b.wantCode(exitClean)
 }
 
-// Drained, a server still answers its control socket; only stop ends it.
-func TestCtlDrain(t *testing.T) {
-	b, path := controlled(t, boots, "-w1")
-	b.stderr.wait(t, listening)
+// wantDrained: a drained server still answers its control socket; only stop ends it.
+func wantDrained(t *testing.T, path string) {
+	t.Helper()
 	if code, out, errs := ctl(path, "ctl", "drain"); code != 0 ||
 		!strings.Contains(out, "accepts no clients any more") {
 		t.Errorf("drain: code %d and %q, want 0", code, out+errs)
@@ -137,11 +134,6 @@ func TestCtlDrain(t *testing.T) {
 	if _, out, _ := ctl(path, "ctl", "status"); !strings.Contains(out, "draining for") {
 		t.Errorf("status: got %q, want draining", out)
 	}
-	close(b.engine.idle)
-	if code, out, errs := ctl(path, "ctl", "drain", "--exit"); code != 0 {
-		t.Errorf("drain --exit: code %d and %q, want 0", code, out+errs)
-	}
-	b.wantCode(exitClean)
 }
 
 // Whoever stops the server hears that requests were cut off.
