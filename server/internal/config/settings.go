@@ -27,7 +27,7 @@ const (
 	buffersBytesMin  = 1 << 20
 	spaceBytesMax    = 1 << 50
 
-	requestsMax = 1 << 40
+	requestsMax = 1 << 30
 	jitterShare = 10 // of --max-requests, when no jitter is given
 
 	unset = -1 // where 0 has a meaning of its own
