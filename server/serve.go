@@ -288,9 +288,16 @@ func (s *service) abandon(why error) error {
 // twice and means it. SIGQUIT grants no time at all.
 func (s *service) drain(first os.Signal) error {
 	s.controls.ending.Store(true)
+	interrupts, forced, grace := 0, first == syscall.SIGQUIT, s.config.GracefulTimeout
+	if first == syscall.SIGINT {
+		interrupts = 1
+	}
+	if forced {
+		grace = 0
+	}
 	s.log.Info("stopping: finishing running requests", "signal", first.String(),
-		"at_most", s.config.GracefulTimeout)
-	deadline := time.Now().Add(s.config.GracefulTimeout)
+		"at_most", grace)
+	deadline := time.Now().Add(grace)
 	s.upgrade.end()
 	s.stopping()
 	s.engine.CloseDoors()
@@ -299,10 +306,6 @@ func (s *service) drain(first os.Signal) error {
 	result := make(chan error, 1)
 	go func() { result <- s.finish(ctx, deadline) }()
 
-	interrupts, forced := 0, first == syscall.SIGQUIT
-	if first == syscall.SIGINT {
-		interrupts = 1
-	}
 	if forced {
 		force()
 	}
