@@ -13,6 +13,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -145,10 +146,15 @@ func (r *Reaper) collect() (strangers bool) {
 func (r *Reaper) sweep() (more bool) {
 	before := r.seen
 	r.seen = make(map[zombie]bool)
-	if !r.sys.peek() {
+	first := r.sys.peek()
+	if first == 0 {
 		return false
 	}
-	for _, z := range r.sys.zombies() {
+	all := r.sys.zombies()
+	if !slices.ContainsFunc(all, func(z zombie) bool { return z.pid == first }) {
+		all = append(all, zombie{pid: first}) // one at a time is better than none
+	}
+	for _, z := range all {
 		switch {
 		case r.isExpected(z.pid):
 		case before[z]:

@@ -20,6 +20,7 @@ type fakeSystem struct {
 	dead      map[zombie]Status
 	strangers []int
 	reaped    []int
+	hidden    bool // /proc shows nothing
 }
 
 func newFake(dead ...zombie) (*Reaper, *fakeSystem) {
@@ -29,11 +30,24 @@ func newFake(dead ...zombie) (*Reaper, *fakeSystem) {
 	}
 	r := New()
 	r.sys = system{
-		wait: f.wait, peek: func() bool { return len(f.dead) > 0 },
-		exists:  func(pid int) bool { return slices.Contains(f.strangers, pid) },
-		zombies: func() []zombie { return slices.Collect(maps.Keys(f.dead)) },
+		wait: f.wait, peek: f.peek, zombies: f.zombies,
+		exists: func(pid int) bool { return slices.Contains(f.strangers, pid) },
 	}
 	return r, f
+}
+
+func (f *fakeSystem) peek() int {
+	for z := range f.dead {
+		return z.pid
+	}
+	return 0
+}
+
+func (f *fakeSystem) zombies() []zombie {
+	if f.hidden {
+		return nil
+	}
+	return slices.Collect(maps.Keys(f.dead))
 }
 
 func (f *fakeSystem) wait(pid int) (Status, found) {
@@ -67,6 +81,39 @@ func TestZombieWithAnOldPidIsNew(t *testing.T) {
 	f.reaped = nil
 	if more := r.sweep(); !more || len(f.reaped) > 0 {
 		t.Errorf("more %v, reaped %v, want more and none reaped", more, f.reaped)
+	}
+}
+
+func TestZombieThatProcDoesNotShow(t *testing.T) {
+	r, f := newFake(zombie{7, 1})
+	f.hidden = true
+	if more := r.sweep(); !more || len(f.reaped) > 0 {
+		t.Fatalf("at first sight: more %v, reaped %v, want more and none reaped", more, f.reaped)
+	}
+	if r.sweep(); !slices.Equal(f.reaped, []int{7}) {
+		t.Errorf("at second sight: reaped %v, want 7", f.reaped)
+	}
+}
+
+func TestPeekNamesTheChild(t *testing.T) {
+	cmd := exec.Command("true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	got, end := 0, time.Now().Add(waitMax)
+	for ; got == 0 && time.Now().Before(end); <-tick.C {
+		got = peek()
+	}
+	if got != cmd.Process.Pid {
+		t.Errorf("got %d, want %d", got, cmd.Process.Pid)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	if got := peek(); got != 0 {
+		t.Errorf("after Wait: got %d, want none", got)
 	}
 }
 

@@ -24,8 +24,8 @@ const (
 type system struct {
 	wait    func(pid int) (Status, found) // reaps it if it has ended
 	exists  func(pid int) bool            // also as a zombie
-	peek    func() bool                   // some child of ours is a zombie; reaps nothing
-	zombies func() []zombie               // those that are our children
+	peek    func() (pid int)              // of some zombie that is our child, or 0; reaps nothing
+	zombies func() []zombie               // those of our children that /proc shows
 }
 
 func realSystem() system {
@@ -54,21 +54,35 @@ func exists(pid int) bool {
 	return !errors.Is(unix.Kill(pid, 0), unix.ESRCH)
 }
 
+// childInfo is siginfo_t as waitid fills it in.
+type childInfo struct {
+	signo, errno, code int32
+	child              struct {
+		_   [0]uintptr // the kernel's union is aligned like a pointer
+		pid int32
+	}
+	_ [128]byte // at least the rest
+}
+
 // peek asks for any dead child and leaves it as it is (WNOWAIT).
-func peek() bool {
-	var info unix.Siginfo
+func peek() int {
+	var info childInfo
 	const how = unix.WEXITED | unix.WNOHANG | unix.WNOWAIT
 	for {
-		err := unix.Waitid(unix.P_ALL, 0, &info, how, nil)
-		if !errors.Is(err, unix.EINTR) {
-			// waitid(2): with WNOHANG and nothing to tell, si_signo stays 0.
-			return err == nil && info.Signo == int32(unix.SIGCHLD)
+		err := unix.Waitid(unix.P_ALL, 0, (*unix.Siginfo)(unsafe.Pointer(&info)), how, nil)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil || info.signo != int32(unix.SIGCHLD):
+			return 0 // waitid(2): with WNOHANG and nothing to tell, si_signo stays 0
+		default:
+			return int(info.child.pid)
 		}
 	}
 }
 
 // zombies looks through /proc: waitid shows the same dead child again and again as long as it is
-// not reaped, and the list of a task's children is not in every kernel.
+// not reaped, and the list of a task's children is not in every kernel. A /proc that belongs to
+// another pid namespace, or hides other users' processes, does not show them.
 func zombies() []zombie {
 	files, _ := filepath.Glob("/proc/[0-9]*/stat") // its one error is a bad pattern
 	parent := os.Getpid()
