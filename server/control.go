@@ -206,7 +206,8 @@ func (c *controls) Status(context.Context) (control.Status, error) {
 		Queue: control.Queue{Depth: stats.Waiting, Max: int64(s.config.Limits.QueueMax),
 			P50: milliseconds(stats.Recent.Quantile(0.5)),
 			P99: milliseconds(stats.Recent.Quantile(0.99))},
-		Unavailable: map[string]int64{},
+		Unavailable: map[string]int64{}, Stolen: stats.Stolen, Moved: stats.Moved,
+		Panics: stats.Panics, Corrupt: stats.Corrupt,
 	}
 	for _, l := range s.listeners {
 		status.Listeners = append(status.Listeners, listen.URL(l))

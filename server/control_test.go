@@ -19,8 +19,8 @@ import (
 // Stats and Requests are those of a reactor that has one worker, which runs one request.
 func (e *fakeEngine) Stats() loop.Stats {
 	return loop.Stats{Answers: [6]uint64{2: 40, 5: 2}, InFlight: 0,
-		Unavailable: map[string]uint64{"queue": 2, "other": 0},
-		Workers:     []loop.WorkerStats{{ID: 1, Threads: 4, Served: 42}}}
+		Unavailable: map[string]uint64{"queue": 2, "other": 0}, Stolen: 7, Corrupt: 1,
+		Workers: []loop.WorkerStats{{ID: 1, Threads: 4, Served: 42}}}
 }
 
 func (e *fakeEngine) Requests() []loop.RunningRequest {
@@ -69,6 +69,8 @@ func TestCtl(t *testing.T) {
 	}{
 		{"ctl status", 0, "1 of 1 ready × 4 threads, 1 loop; generation 1, 0 restarts\n"},
 		{"ctl status", 0, "queue 2\n"},
+		{"ctl status", 0, "7 from busy workers to idle ones, 0 from dead ones\n"},
+		{"ctl status", 0, "0 panics, 1 worker that broke the shared memory"},
 		{"ctl workers", 0, "1       1    1    ready  "},
 		{"ctl threads", 0, "  3  3.0 s  GET  /slow  running\n"},
 		{"ctl threads", 0, "  idle: 1,2,4\n"},

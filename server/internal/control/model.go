@@ -36,6 +36,11 @@ type Status struct {
 
 	Queue Queue `json:"queue"`
 
+	Stolen  uint64 `json:"stolen"`  // requests that moved from a busy worker to an idle one
+	Moved   uint64 `json:"moved"`   // requests that moved because their worker died
+	Panics  uint64 `json:"panics"`  // mistakes of ours that cost a client its connection
+	Corrupt uint64 `json:"corrupt"` // workers that were killed for what they wrote to shared memory
+
 	Unavailable map[string]int64 `json:"unavailable,omitempty"` // answers 503 by their reason
 
 	LastReload *Reload `json:"last_reload,omitempty"`

@@ -63,6 +63,13 @@ func printStatus(w io.Writer, s Status, now time.Time) {
 	}
 	line("queue", "%d of at most %d; waits of the last minute: p50 ≤ %.1f ms, p99 ≤ %.1f ms",
 		s.Queue.Depth, s.Queue.Max, s.Queue.P50, s.Queue.P99)
+	if s.Stolen+s.Moved > 0 {
+		line("moved", "%d from busy workers to idle ones, %d from dead ones", s.Stolen, s.Moved)
+	}
+	if s.Panics+s.Corrupt > 0 {
+		line("trouble", "%s, %s that broke the shared memory; see the log",
+			plural(int(s.Panics), "panic"), plural(int(s.Corrupt), "worker"))
+	}
 	if r := s.LastReload; r != nil {
 		how := "done"
 		if r.Why != "" {
