@@ -89,7 +89,7 @@ func Do(ctx context.Context, path string, r Request) (json.RawMessage, error) {
 	dialer := net.Dialer{Timeout: dialMax}
 	conn, err := dialer.DialContext(ctx, "unix", path)
 	if err != nil {
-		return nil, &NoServerError{fmt.Sprintf("no server answers at %s: %v", path, cause(err))}
+		return nil, &NoServerError{unreachable(path, cause(err))}
 	}
 	defer func() { _ = conn.Close() }()
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
@@ -107,6 +107,14 @@ func Do(ctx context.Context, path string, r Request) (json.RawMessage, error) {
 		gone.wait(patience)
 	}
 	return answer.Result, nil
+}
+
+func unreachable(path string, why error) string {
+	text := fmt.Sprintf("no server answers at %s: %v", path, why)
+	if errors.Is(why, unix.EACCES) {
+		text += "; only the server's user and root may ask it"
+	}
+	return text
 }
 
 func exchange(conn net.Conn, r Request) (a Answer, err error) {

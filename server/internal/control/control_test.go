@@ -286,6 +286,9 @@ func TestNobodyThere(t *testing.T) {
 	if !errors.As(err, &none) || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("got %v, want no server", err)
 	}
+	if got := unreachable("/s", unix.EACCES); !strings.Contains(got, "only the server's user") {
+		t.Errorf("got %q, want who may ask", got)
+	}
 }
 
 // Of an old server and its successor, the one in charge is meant.
