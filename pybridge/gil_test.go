@@ -18,7 +18,8 @@ func TestGILInOneFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, call := range []string{"py.PyEval_SaveThread", "py.PyEval_RestoreThread"} {
+		for _, call := range []string{"py.PyEval_SaveThread", "py.PyEval_RestoreThread",
+			"py.PyGILState_Ensure", "py.PyGILState_Release"} {
 			found := strings.Contains(string(text), call)
 			if want := filepath.Base(path) == "gil.c"; found != want {
 				t.Errorf("%s calls %s: got %v, want %v", path, call, found, want)
