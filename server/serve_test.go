@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -89,6 +90,7 @@ type fakeEngine struct {
 	idle   chan struct{} // closed: no request is in flight
 	failed chan error
 	opened []net.Listener
+	stuck  atomic.Bool // a loop does not answer
 }
 
 func (e *fakeEngine) Remove(supervise.Worker)        {}
@@ -115,9 +117,15 @@ func (e *fakeEngine) Stacks(_ context.Context, worker int) (string, error) {
 	return fmt.Sprintf("Thread of %d:\n  File \"shop.py\"", worker), nil
 }
 
-func (e *fakeEngine) HandOver()                   { e.CloseDoors() }
-func (e *fakeEngine) Settle(context.Context)      {}
-func (e *fakeEngine) Alive(context.Context) error { return nil }
+func (e *fakeEngine) HandOver()              { e.CloseDoors() }
+func (e *fakeEngine) Settle(context.Context) {}
+
+func (e *fakeEngine) Alive(context.Context) error {
+	if e.stuck.Load() {
+		return errors.New("loop 0 does not answer")
+	}
+	return nil
+}
 
 func (e *fakeEngine) Open(l net.Listener) error {
 	e.opened = append(e.opened, l)
@@ -146,11 +154,16 @@ type bench struct {
 }
 
 func start(t *testing.T, onBoot func(*fakeWorker), args ...string) *bench {
+	return startIn(t, nil, onBoot, args...)
+}
+
+// startIn is start for a process that has inherited something.
+func startIn(t *testing.T, in *inheritance, onBoot func(*fakeWorker), args ...string) *bench {
 	b := &bench{t: t, stderr: newConsole(), signals: make(chan os.Signal, signalsMax),
 		code: make(chan int, 1), engine: &fakeEngine{onBoot: onBoot,
 			idle: make(chan struct{}), failed: make(chan error, 1)}}
 	p := process{stdout: &bytes.Buffer{}, stderr: b.stderr, signals: b.signals,
-		getenv: func(string) string { return "" },
+		getenv: func(string) string { return "" }, inherited: in,
 		newEngine: func(spec engineSpec) (engine, error) {
 			b.engine.spec = spec
 			return b.engine, nil

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"gophersnake/server/internal/handover"
+	"gophersnake/server/internal/systemd"
+)
+
+func TestTenures(t *testing.T) {
+	all := []tenure{following, inCharge, replacing, replaced}
+	legal := "following>in charge in charge>replacing replacing>in charge replacing>replaced"
+	for _, from := range all {
+		for _, to := range all {
+			want := strings.Contains(legal, from.String()+">"+to.String())
+			func() {
+				defer func() {
+					if p := recover(); (p == nil) != want {
+						t.Errorf("%v to %v: panic %v, want legal %v", from, to, p, want)
+					}
+				}()
+				(&upgrade{tenure: from}).move(to)
+			}()
+		}
+	}
+}
+
+// successor is an inheritance whose next server is a shell script.
+func successor(t *testing.T, script string, args ...string) *inheritance {
+	return &inheritance{env: os.Environ(), origin: handover.Origin{Path: "/bin/sh",
+		Args: append([]string{"sh", "-c", script}, args...), Dir: t.TempDir()}}
+}
+
+func TestUpgradeHandsOver(t *testing.T) {
+	dir := t.TempDir()
+	path, said := filepath.Join(dir, "s"), filepath.Join(dir, "said")
+	b := startIn(t, successor(t, `printf r >&3; head -c 1 <&3 >"$0"`, said), boots, "x", "-w1",
+		"-b", "unix:"+path)
+	b.stderr.wait(t, listening)
+	close(b.engine.idle)
+	b.signals <- syscall.SIGUSR2
+	b.wantCode(exitClean)
+	b.stderr.wait(t, "(the new server is in charge; this one finishes)")
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the socket's file went with the old server: %v", err)
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(waitMax); ; <-tick.C {
+		text, err := os.ReadFile(said)
+		if string(text) == "m" {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the new server was told %q (%v), want m", text, err)
+		}
+	}
+}
+
+func TestUpgradeThatFailsCanBeTriedAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	b := startIn(t, successor(t, "exit 3"), boots, "x", "-w1", "-b", "unix:"+path)
+	b.stderr.wait(t, listening)
+	for range 2 {
+		b.signals <- syscall.SIGUSR2
+	}
+	b.stderr.wait(t, `(?s)(goes on reason=.*exit status 3|on its way).*(goes on|on its way)`)
+	close(b.engine.idle)
+	b.signals <- syscall.SIGTERM
+	b.wantCode(exitClean)
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket's file is still there: %v", err)
+	}
+}
+
+func TestUpgradesThatAreRefused(t *testing.T) {
+	booting := make(chan struct{}, 1)
+	b := startIn(t, successor(t, "exit 3"), func(*fakeWorker) { booting <- struct{}{} }, "x",
+		"-w1", "-b", "127.0.0.1:0")
+	<-booting
+	b.signals <- syscall.SIGUSR2
+	b.stderr.wait(t, "(no upgrade: this server is not in charge yet)")
+	b.signals <- syscall.SIGTERM
+	b.wantCode(exitClean)
+
+	in := successor(t, "exit 3")
+	in.unknown = errors.New("no name")
+	b = startIn(t, in, boots, "x", "-w1", "-b", "127.0.0.1:0")
+	b.stderr.wait(t, listening)
+	b.signals <- syscall.SIGUSR2
+	b.stderr.wait(t, "(no upgrade: it is not known how this server was started)")
+	close(b.engine.idle)
+	b.signals <- syscall.SIGTERM
+	b.wantCode(exitClean)
+}
+
+func TestStopGivesUpTheUpgrade(t *testing.T) {
+	started := filepath.Join(t.TempDir(), "started")
+	if err := syscall.Mkfifo(started, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := startIn(t, successor(t, `echo $$ >"$0"; exec sleep 1000`, started), boots, "x", "-w1",
+		"-b", "127.0.0.1:0")
+	b.stderr.wait(t, listening)
+	b.signals <- syscall.SIGUSR2
+	text, err := os.ReadFile(started) // waits for the script
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(b.engine.idle)
+	b.signals <- syscall.SIGTERM
+	b.wantCode(exitClean)
+	if _, err := os.Stat("/proc/" + strings.TrimSpace(string(text))); err == nil {
+		t.Errorf("the new server %s outlives the old one", text)
+	}
+}
+
+// A loop that is stuck must stop the watchdog, or nobody restarts the service.
+func TestStuckLoopStarvesTheWatchdog(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	variables := map[string]string{"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "20000"}
+	in := &inheritance{}
+	in.manager, err = systemd.Connect(func(name string) string { return variables[name] }, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hear := func(wait time.Duration) string {
+		text := make([]byte, 4096)
+		_ = manager.SetReadDeadline(time.Now().Add(wait))
+		n, _ := manager.Read(text)
+		return string(text[:n])
+	}
+	b := startIn(t, in, boots, "x", "-w1", "-b", "127.0.0.1:0")
+	if got := hear(waitMax); !strings.HasPrefix(got, "READY=1\nSTATUS=serving x on http://") {
+		t.Errorf("the first message is %q, want READY", got)
+	}
+	for range 3 {
+		if got := hear(waitMax); got != "WATCHDOG=1" {
+			t.Errorf("got %q, want WATCHDOG=1", got)
+		}
+	}
+	b.engine.stuck.Store(true)
+	b.stderr.wait(t, `(the watchdog is not fed)`)
+	for hear(time.Millisecond) != "" { // sent before
+	}
+	b.stderr.wait(t, `(?s)(not fed.*not fed.*not fed)`)
+	if got := hear(time.Millisecond); got != "" {
+		t.Errorf("a loop is stuck, and the manager hears %q", got)
+	}
+	close(b.engine.idle)
+	b.signals <- syscall.SIGTERM
+	b.wantCode(exitClean)
+	if got := hear(waitMax); got != "STOPPING=1\nSTATUS=stopping" {
+		t.Errorf("got %q, want STOPPING", got)
+	}
+}
