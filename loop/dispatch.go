@@ -127,26 +127,29 @@ func (l *loop) notTaken(ln *lane, c *client, err error) bool {
 // caches stay warm. A worker that stands still gets requests only when all do. Nil when no lane
 // has room.
 func (l *loop) pick() *lane {
+	if len(l.lanes) == 1 {
+		if only := l.lanes[0]; only.takes() {
+			return only
+		}
+		return nil
+	}
 	var best, still *lane
 	least, leastStill, moving := int64(0), int64(0), false
-	alone := len(l.lanes) == 1
 	for _, ln := range l.lanes {
 		if !ln.takes() {
 			continue
 		}
 		n := ln.member.inFlight.Load()
-		switch {
-		case ln.still && !alone:
+		if ln.still {
 			if n <= ln.threads && (still == nil || n < leastStill) {
 				still, leastStill = ln, n
 			}
 			continue
-		case n < ln.depth || alone:
-			if best == nil || n < least {
-				best, least = ln, n
-			}
 		}
 		moving = true
+		if n < ln.depth && (best == nil || n < least) {
+			best, least = ln, n
+		}
 	}
 	if best == nil && !moving {
 		return still
