@@ -76,7 +76,7 @@ func (l *loop) checkProgress(c *client) {
 	}
 }
 
-// ran is how long a thread has run the client's request, as far as what the worker says is possible.
+// ran is how long a thread has run the client's request: what the worker says, if it is possible.
 func (l *loop) ran(c *client, now int64) time.Duration {
 	taken := c.lane.bridge.Run(c.slot).TakenNS - l.reactor.beganNS
 	return time.Duration(now - min(max(taken, c.since), now))

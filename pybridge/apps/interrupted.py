@@ -1,4 +1,4 @@
-"""/c answers without a step of Python code at its end; /python takes many, and tells what hit it."""
+"""/c answers without a step of Python code at its end; /python takes many and tells of hits."""
 
 import zlib
 

@@ -67,7 +67,8 @@ func TestTimeoutShowsAndEnds(t *testing.T) {
 			wantDump(t, s.entry(message, "/transfer"), python)
 		}
 		wantOf(t, s.entry("no answer within --timeout", "/compute"),
-			`\n    Thread gophersnake-\d, GET /compute for \d.\d s:\n      File ".*/django_hangs.py", line \d+, in count`)
+			`\n    Thread gophersnake-\d, GET /compute for \d.\d s:`+
+				`\n      File ".*/django_hangs.py", line \d+, in count`)
 		w := dial(t, s.url())
 		w.send(get("/")).want(200) // the same worker, another thread
 		if n := strings.Count(s.log.text(), "Traceback"); n != 1 {
