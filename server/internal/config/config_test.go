@@ -96,7 +96,7 @@ func TestWhichSourceWins(t *testing.T) {
 		{"Listen", "PORT=x", "-b :81", "[{tcp :81}]"},
 		{"Notes", "PORT=5000", "-b :81", `[PORT="5000" is set and not used: --listen wins]`},
 		{"Listen", "PORT=", "", "[{tcp4 127.0.0.1:8000}]"},
-		{"Limits.QueueMax", "", "-w 1 -t 1", "512"},
+		{"Limits.QueueMax", "", "-w 1 -t 1", "2048"},
 		{"Limits.QueueMax", "", "--queue 0", "0"},
 		{"Recycling", "", "--max-requests 1000", "{1000 100 0 0s}"},
 		{"Recycling", "", "--max-requests 1000 --max-requests-jitter 0", "{1000 0 0 0s}"},

@@ -14,7 +14,7 @@ const (
 	ListenersMax   = 64
 
 	threadsTotalMax = 1 << 14
-	queueMin        = 512
+	queueMin        = 2048
 	queuePerThread  = 64
 	queueMax        = 1 << 20
 	durationMax     = 24 * time.Hour
@@ -157,7 +157,7 @@ var settings = [...]setting{
 		help: "most room in temporary files for bodies and for answers that are read slowly",
 		read: size(0, spaceBytesMax, func(c *Config, n int64) { c.Limits.SpoolBytesMax = n })},
 	{name: "queue", kind: "N", byDefault: "auto", read: readQueue,
-		help: "most requests that wait for a thread; auto is 64 for each thread, at least 512"},
+		help: "most requests that wait for a thread; auto is 64 for each thread, at least 2048"},
 	{name: "queue-timeout", kind: "DUR", byDefault: "10s",
 		help: "longest wait for a thread",
 		read: duration(1, func(c *Config) *time.Duration { return &c.Limits.QueueTimeout })},
