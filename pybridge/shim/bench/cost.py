@@ -132,10 +132,13 @@ def measure(python, runs, count):
 def table(results):
     lines = [("python", "shim ns", "bare ns", "of the shim", "of Python", "of libc", "all", "bare")]
     for r in results:
-        shim, bare = r.get("shim_instructions", {}), r.get("bare_instructions", {})
-        parts = [shim.get(part, 0) for part in ("shim", "interpreter", "library")]
-        lines.append((r["python"].split()[0], r.get("shim_ns", ""), r.get("bare_ns", ""),
-                      *(f"{n:.0f}" for n in (*parts, sum(parts), sum(bare.values())))))
+        line = [r["python"].split()[0], r.get("shim_ns", ""), r.get("bare_ns", "")]
+        if "shim_instructions" in r:
+            found = r["shim_instructions"]
+            parts = [found.get(part, 0) for part in ("shim", "interpreter", "library")]
+            counts = [*parts, sum(parts), sum(r["bare_instructions"].values())]
+            line += [f"{n:.0f}" for n in counts]
+        lines.append(line)
     for line in lines:
         print("".join(f"{cell!s:>14}" for cell in line))
     for r in results:
