@@ -21,9 +21,10 @@ const (
 	placeEvery = 10 * time.Second
 	placesMax  = 1024
 
-	// freshDump is how old stacks may be to be shown once more: requests that are slow together
-	// do not each stop their worker to be looked at.
-	freshDump = time.Second
+	// freshSlow and freshLate are how old stacks may be to be shown once more: requests that are
+	// slow together, or late together, do not each stop their worker to be looked at.
+	freshSlow = time.Second
+	freshLate = 200 * time.Millisecond // two ticks of the reactor's clock
 
 	// probeEvery is how often a worker that has requests is asked whether the GIL can be had.
 	probeEvery = time.Second
@@ -47,8 +48,9 @@ type watch struct {
 	retire        func(worker int, why string)
 	suspects      suspects // set by begin
 
-	ended chan struct{} // closed by close
-	mu    sync.Mutex    // over the rest
+	ended context.Context // by end, which close calls
+	end   context.CancelFunc
+	mu    sync.Mutex // over the rest
 	tasks sync.WaitGroup
 	over  bool
 	// places are where slow requests were slow lately; dumps the last stacks of each worker.
@@ -84,8 +86,9 @@ func (e *joined) suspect(id int) suspect {
 
 func newWatch(spec engineSpec) *watch {
 	c := spec.config
+	ended, end := context.WithCancel(context.Background())
 	return &watch{log: spec.log, slow: c.SlowRequest, timeout: c.Timeout, threads: c.Threads,
-		retire: spec.retire, ended: make(chan struct{}), places: make(map[string]*place),
+		retire: spec.retire, ended: ended, end: end, places: make(map[string]*place),
 		dumps: make(map[int]*dump)}
 }
 
@@ -108,11 +111,9 @@ func (e *joined) Close(ctx context.Context) error {
 // close returns when nothing of the watch runs any more; what is reported later is dropped.
 func (w *watch) close() {
 	w.mu.Lock()
-	if !w.over {
-		w.over = true
-		close(w.ended)
-	}
+	w.over = true
 	w.mu.Unlock()
+	w.end()
 	w.tasks.Wait()
 }
 
@@ -139,12 +140,12 @@ func (w *watch) handle(o loop.Overdue) {
 	}
 	switch o.Lateness {
 	case loop.Slow:
-		text := w.stacks(id, s)
+		text := w.stacks(id, s, freshSlow)
 		if more, show := w.mayShow(placeOf(text, w.thread(o))); show {
 			w.log.Warn("slow request", w.describe(o, text, more)...)
 		}
 	case loop.Late:
-		text := w.stacks(id, s) // before the interruption changes them
+		text := w.stacks(id, s, freshLate) // before the interruption changes them
 		w.log.Warn("no answer within --timeout", w.describe(o, text, 0)...)
 		s.Interrupt(o.Lane, o.Slot, o.Generation)
 	case loop.Hung:
@@ -175,8 +176,8 @@ func (w *watch) describe(o loop.Overdue, stacks string, more int) []any {
 	return append(all, "stacks", logs.Block(join(own, others)))
 }
 
-// stacks are a worker's, at most freshDump old; or why there are none.
-func (w *watch) stacks(id int, s suspect) string {
+// stacks are a worker's, not older than that; or why there are none.
+func (w *watch) stacks(id int, s suspect, fresh time.Duration) string {
 	w.mu.Lock()
 	d := w.dumps[id]
 	if d == nil {
@@ -186,8 +187,8 @@ func (w *watch) stacks(id int, s suspect) string {
 	w.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if time.Since(d.at) > freshDump {
-		text, err := s.Stacks(context.Background())
+	if time.Since(d.at) > fresh {
+		text, err := s.Stacks(w.ended)
 		if err != nil {
 			text = err.Error()
 		}
@@ -235,7 +236,7 @@ func (w *watch) probe() {
 	defer tick.Stop()
 	for {
 		select {
-		case <-w.ended:
+		case <-w.ended.Done():
 			return
 		case <-tick.C:
 		}
@@ -265,7 +266,7 @@ func (w *watch) judge(id int, s suspect, known map[int]*stuck) {
 	if w.slow > 0 && waited >= w.slow && !k.shown {
 		k.shown = true
 		w.log.Warn("no thread of a worker gets the GIL", "worker", id,
-			"for", waited.Round(time.Second), "stacks", logs.Block(w.stacks(id, s)))
+			"for", waited.Round(time.Second), "stacks", logs.Block(w.stacks(id, s, freshSlow)))
 	}
 	if w.timeout > 0 && waited >= w.timeout && !k.retired {
 		k.retired = true

@@ -115,7 +115,7 @@ func TestSlowRequestsAreShownByPlace(t *testing.T) {
 			t.Errorf("log: want a count of 4 in %s", w.log)
 		}
 		w.worker.text = strings.ReplaceAll(stacksOfTwo, "line 7", "line 77")
-		time.Sleep(2 * freshDump)
+		time.Sleep(2 * freshSlow)
 		w.report(loop.Slow)
 		if n := strings.Count(w.log.String(), "slow request"); n != 3 {
 			t.Errorf("got %d entries, want 3: another place is slow", n)

@@ -26,7 +26,8 @@
 #include <unistd.h>
 
 static struct {
-    _Atomic uint32_t lock; /* of reports on the control socket */
+    _Atomic uint32_t lock;    /* of reports on the control socket */
+    _Atomic uint32_t waiting; /* a thread waits for the GIL to format stacks */
     int control, signal;
     void (*dump)(int); /* faulthandler's handler; NULL when there is none */
 } stacks;
@@ -182,6 +183,7 @@ static void format(void *result)
     ssize_t len;
     char *s;
 
+    atomic_store(&stacks.waiting, 0);
     if (run)
         bytes = py.PyObject_CallFunctionObjArgs(shim.format_stacks, run, NULL);
     if (bytes && py.PyBytes_AsStringAndSize(bytes, &s, &len) == 0
@@ -197,12 +199,13 @@ static void format(void *result)
     py.Py_DecRef(run);
 }
 
-/* GIL not held; taken and let go. Reports all stacks to the parent. */
+/* GIL not held; taken and let go. Reports all stacks to the parent, unless another thread is about
+ * to: while the GIL is held for long, orders would pile up. */
 void gs_stacks_send(void)
 {
     struct text t = {NULL, 0};
 
-    if (!shim.format_stacks)
+    if (!shim.format_stacks || atomic_exchange(&stacks.waiting, 1))
         return;
     gs_with_gil(format, &t);
     if (t.data)
