@@ -146,6 +146,7 @@ func (r *Reactor) CloseDoors() {
 	}
 	for _, l := range r.loops {
 		l.post(l.closeIdle)
+		l.post(l.sayLast)
 	}
 }
 

@@ -400,6 +400,13 @@ func (l *Lane) MarkHalfClosed(slot uint32) {
 	atomic.StoreUint32(&(*slotHead)(l.slot(slot)).gone, goneHalfClosed)
 }
 
+// MarkLast makes the answer to the slot's request say that it is the connection's last, unless its
+// head is made already.
+func (l *Lane) MarkLast(slot uint32) {
+	flags := &(*slotHead)(l.slot(slot)).flags
+	atomic.StoreUint32(flags, atomic.LoadUint32(flags)&^flagKeepAlive)
+}
+
 // Taken reports whether a thread has begun the slot's request.
 func (l *Lane) Taken(slot uint32) bool {
 	return atomic.LoadUint32(&(*slotHead)(l.slot(slot)).state)&slotStateMask == slotTaken

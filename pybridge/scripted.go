@@ -407,6 +407,12 @@ func (s *Scripted) awaitAck(t *Taken, deadline time.Time) bool {
 	}
 }
 
+// Last reports whether the loop has said that the answer is the connection's last.
+func (t *Taken) Last() bool {
+	head := (*slotHead)(t.worker.lanes[t.Lane].slot(t.Slot))
+	return atomic.LoadUint32(&head.flags)&flagKeepAlive == 0
+}
+
 // Gone reports whether the loop has said that nobody reads the answer any more.
 func (t *Taken) Gone() bool { return t.gone() == goneClosed }
 

@@ -387,7 +387,7 @@ func TestFaultStopUnderLoad(t *testing.T) {
 	}
 	s.signal(terminate) // platforms send it again and again
 	for _, w := range busy {
-		w.want(200)
+		wantEqual(t, "Connection", strings.ToLower(w.want(200).get("Connection")), "close")
 		w.wantClosed()
 	}
 	s.wantExit(stopMax, 0)
