@@ -14,8 +14,8 @@
  * What is said on the orders socket is an int32_t: a worker's number, an errno value with a minus
  * where a fork failed, or 0 when the middle process is gone.
  *
- * Python takes it for one fork: the functions of os.register_at_fork run once on each side, those of
- * the child when the worker has its own descriptors. The middle process runs nothing of Python.
+ * Python takes it for one fork: the functions of os.register_at_fork run once on each side, those
+ * of the child when the worker has its own descriptors. The middle process runs nothing of Python.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -36,8 +36,8 @@ struct order {
     int fds[GS_ORDER_FDS_MAX]; /* the worker's own, for first and up; the last is its output */
 };
 
-/* The middle process: says what became of the second fork. It holds the template's GIL and no
- * thread but this one, so nothing but system calls is safe. */
+/* GIL held, like all that follows. The middle process: says what became of the second fork. It has
+ * no thread but this one, so nothing but system calls is safe. */
 static void tell_and_end(int orders, pid_t pid)
 {
     int32_t said = pid < 0 ? -errno : pid;
@@ -49,7 +49,7 @@ static void tell_and_end(int orders, pid_t pid)
     _exit(0);
 }
 
-/* The worker: puts its descriptors where the template's were. */
+/* GIL held. The worker: puts its descriptors where the template's were. */
 static void take_places(const struct order *o)
 {
     int output = o->fds[o->count - 1];
@@ -63,9 +63,10 @@ static void take_places(const struct order *o)
     close(output);
 }
 
-/* The worker: returns when it is the server's child. Until attach() the server's end would go
- * unnoticed, for the app's functions at fork may hang: the kernel shall end us then. Its signal
- * could not be asked for earlier: it would have come with the end of the middle process. */
+/* GIL held; no other thread is there to want it. The worker: returns when it is the server's child.
+ * Until attach() the server's end would go unnoticed, for the app's functions at fork may hang: the
+ * kernel shall end us then. Its signal could not be asked for earlier: it would have come with the
+ * end of the middle process. */
 static void await_adoption(int control)
 {
     char go;
