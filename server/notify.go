@@ -6,9 +6,13 @@ import (
 	"strings"
 	"time"
 
+	"gophersnake/loop"
 	"gophersnake/server/internal/listen"
 	"gophersnake/server/internal/systemd"
 )
+
+// statusEvery is how often the manager is told how busy the service is.
+const statusEvery = 10 * time.Second
 
 // beginNotifying tells the service manager that this is the service and that it serves, and feeds
 // the watchdog from now on.
@@ -18,9 +22,10 @@ func (s *service) beginNotifying() {
 		return
 	}
 	s.say(s.manager.Ready(s.status()))
+	ctx, cancel := context.WithCancel(context.Background())
+	s.unwatch = cancel
+	go s.tellStatus(ctx, s.manager, s.status())
 	if s.manager.Watchdog > 0 {
-		ctx, cancel := context.WithCancel(context.Background())
-		s.unwatch = cancel
 		go s.feedWatchdog(ctx, s.manager)
 	}
 }
@@ -39,6 +44,35 @@ func (s *service) status() string {
 	}
 	return fmt.Sprintf("serving %s on %s with %s × %s", s.app.name, strings.Join(at, ", "),
 		plural(s.config.Workers, "worker"), plural(s.config.Threads, "thread"))
+}
+
+// tellStatus keeps the status line up to date, until the server stops.
+func (s *service) tellStatus(ctx context.Context, manager *systemd.Notifier, what string) {
+	tick := time.NewTicker(statusEvery)
+	defer tick.Stop()
+	before, at := s.engine.Stats(), time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.upgrade.ended:
+			return
+		case <-tick.C:
+		}
+		now, stats := time.Now(), s.engine.Stats()
+		s.say(manager.Status(what + "; " + busyness(before, stats, now.Sub(at))))
+		before, at = stats, now
+	}
+}
+
+// busyness is what a person wants to know at a glance.
+func busyness(before, now loop.Stats, passed time.Duration) string {
+	answers := 0.0
+	for class := range now.Answers {
+		answers += float64(now.Answers[class] - before.Answers[class])
+	}
+	return fmt.Sprintf("%.0f requests/s, %d running, %d waiting, %s ready",
+		answers/passed.Seconds(), now.InFlight, now.Waiting, plural(len(now.Workers), "worker"))
 }
 
 // reloading tells the manager that a reload begins; the function it returns, that it is over. The

@@ -146,6 +146,7 @@ func (s *service) serve() (err error) {
 	defer s.reapOrphans()()
 	defer s.upgrade.others.Wait()
 	defer s.upgrade.end()
+	defer func() { s.unwatch() }()
 	defer func() { err = errors.Join(err, s.closeListeners()) }()
 	if err := s.openListeners(); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"gophersnake/loop"
 	"gophersnake/server/internal/handover"
 	"gophersnake/server/internal/systemd"
 )
@@ -119,6 +120,16 @@ func TestStopGivesUpTheUpgrade(t *testing.T) {
 	b.wantCode(exitClean)
 	if _, err := os.Stat("/proc/" + strings.TrimSpace(string(text))); err == nil {
 		t.Errorf("the new server %s outlives the old one", text)
+	}
+}
+
+func TestStatusLine(t *testing.T) {
+	before := loop.Stats{Answers: [6]uint64{2: 100, 5: 3}}
+	now := loop.Stats{Answers: [6]uint64{2: 2090, 4: 10, 5: 3}, InFlight: 4, Waiting: 2,
+		Workers: make([]loop.WorkerStats, 3)}
+	want := "200 requests/s, 4 running, 2 waiting, 3 workers ready"
+	if got := busyness(before, now, 10*time.Second); got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
