@@ -60,7 +60,7 @@ func (s *server) template(n int) int {
 // One process imports the app; the workers are forks of it, children of the server, and serve.
 func TestPreload(t *testing.T) {
 	onEvery(t, func(t *testing.T, python interpreter) {
-		s := startPreloaded(t, python, "forked:app", "--threads", "2")
+		s := startPreloaded(t, python, "forked:app", "--threads", "2", "--loops", "3")
 		template := s.template(0)
 		for range 20 {
 			a := dial(t, s.url()).send(get("/")).want(200)
@@ -230,6 +230,32 @@ func TestPreloadEndsWithTheServer(t *testing.T) {
 	s = launch(t, c)
 	s.says("import_waits: begun")
 	s.stop(syscall.SIGKILL, -1)
+}
+
+// With --preload orphans of the app become children of the server, which reaps them.
+func TestPreloadReapsOrphans(t *testing.T) {
+	dir := t.TempDir()
+	source := `
+import subprocess
+
+def app(environ, start_response):
+    orphan = subprocess.check_output("sleep 0.3 >&2 & echo $!", shell=True)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [orphan]
+`
+	if err := os.WriteFile(filepath.Join(dir, "orphans.py"), []byte(source), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, anyPython(), "orphans:app", "--chdir", dir, "--preload", "--workers", "1")
+	body := string(dial(t, s.url()).send(get("/")).want(200).body)
+	orphan, err := strconv.Atoi(strings.TrimSpace(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantEqual(t, "parent of the orphan", parent(orphan), s.process.Pid)
+	eventually(t, answerMax, "the orphan to end, and to be reaped", func() bool {
+		return syscall.Kill(orphan, 0) == syscall.ESRCH
+	})
 }
 
 // Recycling, reloads and the death of a template under load: no request fails.

@@ -100,6 +100,14 @@ func TestWorkerLines(t *testing.T) {
 	}
 }
 
+func TestTemplateLine(t *testing.T) {
+	console, out := fixed(slog.LevelError)
+	console.TemplateLine(2, []byte("imported"))
+	if got, want := rest(t, out), "template 2 | imported"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestTimeStampIsFirst(t *testing.T) {
 	console, out := fixed(slog.LevelInfo)
 	console.WorkerLine(1, []byte("x"))
