@@ -174,9 +174,12 @@ func (s *service) startNext() {
 	u.move(replacing)
 	s.log.Info("upgrade: starting a new server", "binary", s.inherited.origin.Path)
 	ctx, cancel := context.WithCancelCause(context.Background())
-	ctx, stop := context.WithTimeoutCause(ctx, s.config.StartTimeout,
-		fmt.Errorf("the new server was not ready within %v (--start-timeout)",
-			s.config.StartTimeout))
+	limit := s.config.StartTimeout
+	if s.config.Workers > 1 {
+		limit *= 2 // the first worker imports alone, then the others
+	}
+	ctx, stop := context.WithTimeoutCause(ctx, limit,
+		fmt.Errorf("the new server was not ready within %v (see --start-timeout)", limit))
 	u.cancel = cancel
 	u.others.Go(func() {
 		defer stop()

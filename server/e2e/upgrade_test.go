@@ -366,7 +366,7 @@ func TestUpgradesThatFail(t *testing.T) {
 		{"garbage", "\x00garbage", "", "exec format error"},
 		{"another program", "#!/bin/sh\nexit 7\n", "", "exit status 7"},
 		{"a program that waits", "#!/bin/sh\nexec sleep 1000\n", "",
-			"was not ready within 4s (--start-timeout)"},
+			"was not ready within 4s (see --start-timeout)"},
 		{"an app that fails", "", "raise RuntimeError('no database')", "exit status 4"},
 	} {
 		l.replace(c.binary)
