@@ -26,6 +26,10 @@ const (
 	freshSlow = time.Second
 	freshLate = 200 * time.Millisecond // two ticks of the reactor's clock
 
+	// othersEvery is how often the log shows what the other threads of a worker do: with hundreds
+	// of threads that hang at one time, each entry would repeat them all.
+	othersEvery = time.Second
+
 	// probeEvery is how often a worker that has requests is asked whether the GIL can be had.
 	probeEvery = time.Second
 )
@@ -66,9 +70,11 @@ type place struct {
 
 // dump is what the stacks of one worker were.
 type dump struct {
-	mu   sync.Mutex // over the rest; held while they are fetched
+	mu   sync.Mutex // over at and text; held while they are fetched
 	at   time.Time
 	text string
+
+	shown time.Time // under the watch's mu: when the log last had those of all threads
 }
 
 // suspects are the workers that serve.
@@ -173,17 +179,16 @@ func (w *watch) describe(o loop.Overdue, stacks string, more int) []any {
 		all = append(all, "more_there_since", more)
 	}
 	own, others := split(stacks, w.thread(o))
+	if own != "" && !w.mayShowOthers(o.Worker.ID()) {
+		others = "Others: in an entry of the last second"
+	}
 	return append(all, "stacks", logs.Block(join(own, others)))
 }
 
 // stacks are a worker's, not older than that; or why there are none.
 func (w *watch) stacks(id int, s suspect, fresh time.Duration) string {
 	w.mu.Lock()
-	d := w.dumps[id]
-	if d == nil {
-		d = &dump{}
-		w.dumps[id] = d
-	}
+	d := w.dumpOf(id)
 	w.mu.Unlock()
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -195,6 +200,27 @@ func (w *watch) stacks(id int, s suspect, fresh time.Duration) string {
 		d.at, d.text = time.Now(), text
 	}
 	return d.text
+}
+
+// dumpOf finds what is known of a worker. The caller holds mu.
+func (w *watch) dumpOf(id int) *dump {
+	d := w.dumps[id]
+	if d == nil {
+		d = &dump{}
+		w.dumps[id] = d
+	}
+	return d
+}
+
+func (w *watch) mayShowOthers(id int) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d, now := w.dumpOf(id), time.Now()
+	if now.Sub(d.shown) < othersEvery {
+		return false
+	}
+	d.shown = now
+	return true
 }
 
 // mayShow says whether a slow request at this place shows its stacks, and how many did not since

@@ -136,6 +136,10 @@ func TestLateAndHung(t *testing.T) {
 			!strings.Contains(w.log.String(), "no answer within --timeout") {
 			t.Errorf("got %v and %s", w.worker.interrupted, w.log)
 		}
+		w.report(loop.Late)
+		if n := strings.Count(w.log.String(), "other.py"); n != 1 {
+			t.Errorf("other threads: got them %d times, want once in a second", n)
+		}
 		w.report(loop.Hung)
 		const want = "1 gophersnake-2 still busy 5s after --timeout: GET /slow"
 		if len(w.retired) != 1 || w.retired[0] != want {
