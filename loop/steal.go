@@ -13,8 +13,8 @@ import "time"
 //     worker stands still or drains, to any that moves. Oldest first.
 //
 // A look costs a few microseconds and comes only while requests are in flight and there is more
-// than one worker to choose from. Deciding by the number of threads alone was tried on paper only:
-// it takes away the batches that make short requests fast.
+// than one worker to choose from. As many requests ahead as there are threads would need none of
+// this, and would take away the batches that make short requests fast.
 const (
 	lookEvery = 5 * time.Millisecond
 

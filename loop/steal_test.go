@@ -216,6 +216,24 @@ func TestStillWorker(t *testing.T) {
 	g.eventually("the worker to move", func() bool { return !still() })
 }
 
+// A request to upgrade that no thread had begun moves when its worker dies, with its socket.
+func TestUpgradeMovesFromTheDead(t *testing.T) {
+	t.Parallel()
+	g, w := newPool(t, 1, 1, func(c *Config) { c.WebSocket = true })
+	slow, _ := g.hold(w[0])
+	p := g.dial()
+	p.send("GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	g.inFlight(w[0], 2)
+	w[0].Kill()
+	slow.want(502, "")
+	r := g.take(g.worker())
+	if r.Path != "/ws" {
+		t.Errorf("got %s, want /ws", r.Path)
+	}
+	r.Send(ok("no upgrade"), pybridge.ReplyLast|pybridge.ReplyClose, patience)
+	p.want(200, "no upgrade")
+}
+
 // A body's temporary file is closed once, however often its request moved.
 func TestMovedFilesAreClosed(t *testing.T) {
 	t.Parallel()
