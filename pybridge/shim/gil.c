@@ -62,6 +62,8 @@ static void serve_queued(struct context *c, uint64_t then)
         now = gs_now_ns();
         gs_pool_served(&shim.pool, now - then);
         then = now;
+        if (GS_PLAIN)
+            return;
     }
 }
 

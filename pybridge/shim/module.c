@@ -125,7 +125,7 @@ static PyObj *attach(PyObj *self, PyObj *args)
         return py.PyErr_SetFromErrno(py.OSError);
     for (int i = 0; i < n; i++)
         shim.region.lane[i].file_socket = files[i];
-    gs_pool_init(&shim.pool, &shim.region, py.free_threaded);
+    gs_pool_init(&shim.pool, &shim.region, GS_PLAIN || py.free_threaded);
     if (gs_environ_setup(templates) < 0 || make_contexts() < 0)
         return NULL;
     leave_signals_to_the_parent(); /* once more: the app may have set handlers at import */

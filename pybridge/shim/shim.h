@@ -11,6 +11,12 @@
 #define GS_FILE_BYTES_MIN 65536      /* shorter files are read: passing one costs more */
 #define GS_VALUE_CACHE_MAX 128u      /* longer values are not kept */
 
+/* 1 makes a plain pool, which `bench pool` compares ours with: whoever is rung serves at once, and
+ * lets go of the GIL after each request. No product is built so. */
+#ifndef GS_PLAIN
+#define GS_PLAIN 0
+#endif
+
 /* One header name that is known: its environ key, and the last value seen under it. */
 struct name {
     uint32_t hash;
