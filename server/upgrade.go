@@ -217,14 +217,7 @@ func (s *service) awaitNext(ctx context.Context) (*handover.Next, error) {
 // one is to leave.
 func (s *service) finishUpgrade(next *handover.Next, err error) (leave bool) {
 	if err == nil {
-		// Both orders matter: the new server speaks to the manager once it is confirmed, and the
-		// manager must know it by then; and it owns the files of the sockets from then on.
-		s.keepSocketFiles(true)
-		s.nameMainProcess(next.PID())
 		if err = next.Confirm(); err != nil {
-			err = fmt.Errorf("the new server is gone: %w", err)
-			s.keepSocketFiles(false)
-			s.nameMainProcess(os.Getpid())
 			next.Abandon()
 		}
 	}
@@ -233,6 +226,10 @@ func (s *service) finishUpgrade(next *handover.Next, err error) (leave bool) {
 		s.log.Error("upgrade failed; this server goes on", "reason", err)
 		return false
 	}
+	// The order matters: once it is released the new server speaks to the manager, which must
+	// know it by then, and the files of the sockets are its.
+	s.keepSocketFiles(true)
+	s.nameMainProcess(next.PID())
 	next.Release()
 	s.upgrade.move(replaced)
 	s.endNotifying()

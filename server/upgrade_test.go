@@ -42,7 +42,7 @@ func successor(t *testing.T, script string, args ...string) *inheritance {
 func TestUpgradeHandsOver(t *testing.T) {
 	dir := t.TempDir()
 	path, said := filepath.Join(dir, "s"), filepath.Join(dir, "said")
-	b := startIn(t, successor(t, `printf r >&3; head -c 1 <&3 >"$0"`, said), boots, "x", "-w1",
+	b := startIn(t, successor(t, `printf r >&3; head -c 1 <&3 >"$0"; printf k >&3`, said), boots, "x", "-w1",
 		"-b", "unix:"+path)
 	b.stderr.wait(t, listening)
 	close(b.engine.idle)
@@ -73,6 +73,27 @@ func TestUpgradeThatFailsCanBeTriedAgain(t *testing.T) {
 		b.signals <- syscall.SIGUSR2
 	}
 	b.stderr.wait(t, `(?s)(goes on reason=.*exit status 3|on its way).*(goes on|on its way)`)
+	close(b.engine.idle)
+	b.signals <- syscall.SIGTERM
+	b.wantCode(exitClean)
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket's file is still there: %v", err)
+	}
+}
+
+// The old server leaves only when the new one has answered: one that dies at the last moment
+// changes nothing.
+func TestUpgradeThatFailsAtTheLastMoment(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	b := startIn(t, successor(t, `printf r >&3`), boots, "x", "-w1", "-b", "unix:"+path)
+	b.stderr.wait(t, listening)
+	b.signals <- syscall.SIGUSR2
+	b.stderr.wait(t, "(upgrade failed; this server goes on reason=.*does not take over)")
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
 	close(b.engine.idle)
 	b.signals <- syscall.SIGTERM
 	b.wantCode(exitClean)

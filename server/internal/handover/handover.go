@@ -2,14 +2,16 @@
 //
 // The old server starts the new one as its child (Start). The child inherits the listening
 // sockets and one end of a link, a socket pair; an environment variable names the descriptors.
-// Over the link go two bytes:
+// Over the link go three bytes:
 //
-//	new → old  'r'  it accepts clients; until then it has changed nothing
-//	old → new  'm'  you are the server now; then the old one finishes and exits
+//	new → old  'r'  it is ready and accepts clients; until then it has changed nothing
+//	old → new  'm'  you are to be the server
+//	new → old  'k'  it is; then the old one closes the link, finishes and exits
 //
-// A new server that ends, or is not ready in time, is given up (Abandon), and nothing has
-// changed for the old one. An old server that vanishes before the 'm' leaves the new one in
-// charge: there is nobody else.
+// A new server that ends before the 'k', or is not ready in time, is given up (Abandon), and
+// nothing has changed for the old one. An old server that vanishes leaves the new one in charge:
+// there is nobody else. The new one does nothing as the server before the link is closed, so that
+// the old one can tell others who it is.
 //
 // Both accept from the same sockets for a moment, so no client finds a closed port, and a client
 // that waits in the kernel is taken by whoever comes first. The other order, the old one closing
@@ -36,13 +38,16 @@ import (
 const Variable = "GOPHERSNAKE_HANDOVER"
 
 const (
-	saysReady  = 'r'
-	saysMaster = 'm'
+	saysReady = 'r'
+	saysMain  = 'm'
+	saysTaken = 'k'
 
 	// quitMax is how long a new server that is given up may take to leave by itself.
 	quitMax = 5 * time.Second
 	// exitMax is how long the end of a process may come after the end of its link.
 	exitMax = 2 * time.Second
+	// takeMax is how long a new server that was ready may take to answer.
+	takeMax = 5 * time.Second
 )
 
 // Origin is how this process was started, to be kept before anything changes it.
@@ -172,13 +177,27 @@ func (n *Next) Ready(ctx context.Context) error {
 	}
 }
 
-// Confirm makes the new server the server. When it fails, the new one is gone.
+// Confirm makes the new server the server, from Release on. When it fails, the new one is gone or
+// of no use.
 func (n *Next) Confirm() error {
-	_, err := n.link.Write([]byte{saysMaster})
-	return err
+	said := make([]byte, 1)
+	err := n.link.SetDeadline(time.Now().Add(takeMax))
+	if err == nil {
+		_, err = n.link.Write([]byte{saysMain})
+	}
+	if err == nil {
+		_, err = io.ReadFull(n.link, said)
+	}
+	if err == nil && said[0] != saysTaken {
+		err = fmt.Errorf("it said %q", said)
+	}
+	if err != nil {
+		return fmt.Errorf("the new server does not take over: %w", err)
+	}
+	return nil
 }
 
-// Release lets go of a new server that was confirmed, which lives on.
+// Release lets the new server begin, and lets go of it: it lives on.
 func (n *Next) Release() { _ = n.link.Close() }
 
 // Abandon ends the new server and returns when it is gone. It is asked first: its workers may

@@ -28,6 +28,7 @@ const role = "HANDOVER_TEST_ROLE"
 func TestMain(m *testing.M) {
 	play, ok := map[string]func() int{
 		"serve": serve, "exit": func() int { return 4 }, "hang": hang, "mumble": mumble,
+		"faint": faint,
 	}[os.Getenv(role)]
 	if ok {
 		os.Exit(play())
@@ -80,6 +81,16 @@ func mumble() int {
 	return hang()
 }
 
+// faint is ready, and gone.
+func faint() int {
+	p, err := Take(os.Getenv(Variable))
+	if err != nil {
+		return 1
+	}
+	_ = p.Ready()
+	return 0
+}
+
 // startRole starts this test binary as a new server.
 func startRole(t *testing.T, name string, offers ...Offer) (*Next, error) {
 	t.Helper()
@@ -118,7 +129,7 @@ func TestNewServerTakesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if err := errors.Join(l.Close(), next.Confirm()); err != nil {
+	if err := errors.Join(next.Confirm(), l.Close()); err != nil {
 		t.Fatal(err)
 	}
 	next.Release()
@@ -177,6 +188,20 @@ func TestFailuresOfANewServer(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestNewServerThatDiesWhenItIsReady(t *testing.T) {
+	next, err := startRole(t, "faint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Confirm(); err == nil || !strings.Contains(err.Error(), "not take over") {
+		t.Errorf("got %v, want that it does not take over", err)
+	}
+	next.Abandon()
 }
 
 func TestGarbageDoesNotStart(t *testing.T) {

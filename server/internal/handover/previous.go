@@ -75,10 +75,18 @@ func (p *Previous) Ready() error {
 	return err
 }
 
-// WaitConfirmed returns when this is the server: the old one has said so, or is gone. It closes
-// the link.
+// WaitConfirmed returns when this is the server: the old one has said so and let go of it, or is
+// gone. It closes the link.
 func (p *Previous) WaitConfirmed() {
-	// Whatever comes, a byte or the end, means the same.
-	_, _ = io.ReadFull(p.link, make([]byte, 1))
-	_ = p.link.Close()
+	said := make([]byte, 1)
+	for {
+		// An end without a word means the same: there is no other server.
+		if _, err := io.ReadFull(p.link, said); err != nil {
+			_ = p.link.Close()
+			return
+		}
+		if said[0] == saysMain {
+			_, _ = p.link.Write([]byte{saysTaken}) // if it fails, the next read ends too
+		}
+	}
 }
