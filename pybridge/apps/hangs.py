@@ -15,10 +15,11 @@ def hang(way):
 
 
 def app(environ, start_response):
+    way = environ["PATH_INFO"]
     try:
-        hang(environ["PATH_INFO"])
+        hang(way)
     except gophersnake.RequestTimeout as error:
-        print("timed out:", error, flush=True)
+        print(f"timed out in {way}: {error}", flush=True)
         raise
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [environ["PATH_INFO"].encode()]
+    return [way.encode()]
