@@ -48,6 +48,7 @@ type loop struct {
 
 	lookTimer *time.Timer
 	lookArmed bool
+	stale     bool  // some request has waited long in a slot, as of the last look
 	batch     int64 // nanoseconds since the reactor began, at the first event of this batch
 
 	flushPosted  bool

@@ -122,8 +122,8 @@ func (l *loop) pump() {
 	}
 }
 
-// placeAll hands out what waits in the queue, however far ahead that gets the workers: they are about
-// to drain, and take nothing afterwards.
+// placeAll hands out what waits in the queue, however far ahead that gets the workers: they are
+// about to drain, and take nothing afterwards.
 func (l *loop) placeAll() {
 	for l.queue.len > 0 {
 		var best *lane

@@ -73,12 +73,7 @@ func TestQueueTimeoutInSlots(t *testing.T) {
 // later, which only a look at its socket tells.
 func TestQueuedOfClientsThatLeave(t *testing.T) {
 	t.Parallel()
-	leave := map[string]func(p *peer){
-		"reset":            func(p *peer) { p.reset() },
-		"half":             func(p *peer) { _ = p.CloseWrite() },
-		"half, then reset": func(p *peer) { _ = p.CloseWrite(); p.reset() },
-	}
-	for how, do := range leave {
+	for _, how := range []string{"reset", "half", "half, then reset"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			g := newRig(t, nil)
@@ -86,12 +81,15 @@ func TestQueuedOfClientsThatLeave(t *testing.T) {
 			p := g.dial()
 			p.send(get("/leaves"))
 			g.queued(1)
-			do(p)
-			switch how {
-			case "reset":
+			if how == "reset" {
+				p.reset()
 				g.queued(0)
-			default:
+			} else {
+				_ = p.CloseWrite()
 				g.halfClosed()
+			}
+			if how == "half, then reset" {
+				p.reset()
 			}
 			w := g.worker()
 			q := g.dial()

@@ -34,7 +34,7 @@ func (l *loop) takeReplies(ln *lane) {
 	switch {
 	case room && l.queue.len > 0:
 		l.pump()
-	case room && len(l.lanes) > 1:
+	case room && l.stale:
 		l.relieve(ln)
 	}
 }

@@ -47,8 +47,12 @@ func (l *loop) look() {
 	l.lookArmed = false
 	now := l.reactor.monotonic()
 	waits := l.queue.len > 0
+	l.stale = false
 	for _, ln := range l.lanes {
-		waits = ln.judge(now) || waits
+		if oldest := ln.judge(now); oldest != nil {
+			waits = true
+			l.stale = l.stale || ln.draining || !ln.fresh(oldest.slot, now)
+		}
 	}
 	l.relocate(now)
 	l.pump()
@@ -57,13 +61,14 @@ func (l *loop) look() {
 	}
 }
 
-// judge updates what the loop thinks of a worker; true when it has to look again.
-func (ln *lane) judge(now int64) (again bool) {
+// judge updates what the loop thinks of a worker, and returns the client that has waited longest
+// for one of its threads, or nil.
+func (ln *lane) judge(now int64) (oldest *client) {
 	served := ln.member.served.Load()
 	done := int64(served - ln.seen)
 	ln.seen = served
 	ln.depth = max(ln.threads+1+2*done, ln.depth*3/4)
-	oldest := ln.oldest()
+	oldest = ln.oldest()
 	inFlight := ln.member.inFlight.Load()
 	switch {
 	case done > 0 || inFlight == 0:
@@ -73,7 +78,7 @@ func (ln *lane) judge(now int64) (again bool) {
 	case ln.still && inFlight < ln.threads && now-ln.stillAt >= int64(stillTime):
 		ln.still = false
 	}
-	return oldest != nil || ln.still
+	return oldest
 }
 
 // oldest is the client whose request has waited longest for a thread of the worker, or nil. A
@@ -91,18 +96,11 @@ func (ln *lane) oldest() *client {
 	}
 }
 
-// relieve lets the requests of others move to a worker that has just answered. Most times none has
-// waited long enough, which takes no look at shared memory to see.
+// relieve lets the requests of others move to a worker that has just answered, where the last look
+// saw some that had waited long.
 func (l *loop) relieve(idle *lane) {
-	if !idle.takes() || idle.member.inFlight.Load() >= idle.threads {
-		return
-	}
-	for _, ln := range l.lanes {
-		busy := ln.draining || ln.still || ln.member.inFlight.Load() > ln.threads
-		if ln != idle && ln.inFlight > 0 && busy {
-			l.relocate(l.reactor.monotonic())
-			return
-		}
+	if idle.takes() && idle.member.inFlight.Load() < idle.threads {
+		l.relocate(l.reactor.monotonic())
 	}
 }
 
