@@ -22,6 +22,7 @@ const usage = `usage: bench COMMAND [flags]
   run       install the servers, measure them, write results, page and charts
   install   only install them
   report    make the page and the charts from results
+  pool      measure one worker with more and more threads
   latency   the open-loop generator: latencies at a fixed rate
   check     compare allocations, times and instructions with the stored ones
   list      the workloads and the servers
@@ -54,6 +55,8 @@ func command(ctx context.Context, args []string) error {
 		return reportCommand(args)
 	case "latency":
 		return latencyCommand(ctx, args, os.Stdin, os.Stdout)
+	case "pool":
+		return poolCommand(ctx, args, os.Stdout)
 	case "check":
 		return checkCommand(ctx, args, os.Stdout)
 	case "list":
