@@ -315,7 +315,7 @@ char *gs_reserve(struct region *r, uint32_t lane, uint32_t thread, struct outlet
     struct lane *l = &r->lane[lane];
     char *ring = l->responses + (size_t)thread * r->head.response_bytes;
 
-    for (int look = 0; look < 2; look++) {
+    for (int look = 0;; look++) {
         uint32_t to_end = r->head.response_bytes - o->pos;
         uint32_t need =
             len <= to_end
@@ -325,9 +325,12 @@ char *gs_reserve(struct region *r, uint32_t lane, uint32_t thread, struct outlet
             *off = len <= to_end ? o->pos : 0;
             return ring + *off;
         }
+        /* Every collection is followed by a look: gs_wait_ack waits for what comes after it, and so
+         * for ever if this one took the last. */
+        if (look > 0)
+            return NULL;
         collect_acks(r, l, thread, o);
     }
-    return NULL;
 }
 
 /* The taker's turn. Publishes a reply whose block of `used` bytes stands at reply->off as

@@ -545,6 +545,59 @@ static void wait_ack_wakes(void)
     loop_free(p);
 }
 
+/* --- a ring that is acknowledged while it is looked at --- */
+
+#define RACES 60000u
+
+struct racer {
+    struct loop *loop;
+    _Atomic uint32_t filled; /* replies published when the ring was full */
+};
+
+static void *race_main(void *argument)
+{
+    struct racer *a = argument;
+    struct ack *word = gs_ack(&a->loop->region.lane[0], 0);
+    uint64_t random = 20260102;
+
+    for (uint32_t done = 0; done != UINT32_MAX;) {
+        uint32_t filled = atomic_load(&a->filled);
+        if (filled == done)
+            continue;
+        for (volatile uint64_t n = next_random(&random) % 200; n; n--)
+            continue;
+        atomic_store(&word->count, filled);
+        done = filled;
+    }
+    return NULL;
+}
+
+/* The loop may acknowledge everything at any instruction of gs_reserve. After that nothing comes
+ * that gs_wait_ack could wait for, so gs_reserve must not refuse and have seen it all. */
+static void no_refusal_after_the_last_ack(void)
+{
+    struct loop *p = loop_new(loop_layout(1, 1, 64));
+    struct racer a = {.loop = p};
+    struct reply out = {.slot = 1};
+    struct outlet o;
+    pthread_t thread;
+
+    CHECK(gs_outlet_init(&o, &p->region) == 0, "no memory");
+    CHECK(pthread_create(&thread, NULL, race_main, &a) == 0, "no thread");
+    for (uint32_t i = 0; i < RACES; i++) {
+        for (uint32_t n = p->region.head.response_bytes / GS_BLOCK_MAX; n; n--) {
+            while (!gs_reserve(&p->region, 0, 0, &o, GS_BLOCK_MAX, &out.off))
+                CHECK(o.acked != o.sent, "race %u: refused although all is acknowledged", i);
+            gs_publish(&p->region, 0, &o, &out, GS_BLOCK_MAX);
+        }
+        atomic_store(&a.filled, o.sent);
+    }
+    atomic_store(&a.filled, UINT32_MAX);
+    pthread_join(thread, NULL);
+    free(o.sizes);
+    loop_free(p);
+}
+
 /* --- body files --- */
 
 /* A file whose first byte is c. */
@@ -636,6 +689,7 @@ int main(void)
     acks_are_bounded();
     doorbell_only_when_asleep();
     wait_ack_wakes();
+    no_refusal_after_the_last_ack();
     body_files();
     puts("lane_test: ok");
     return 0;
