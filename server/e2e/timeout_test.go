@@ -70,7 +70,8 @@ func TestTimeoutShowsAndEnds(t *testing.T) {
 			`\n    Thread gophersnake-\d, GET /compute for \d.\d s:`+
 				`\n      File ".*/django_hangs.py", line \d+, in count`)
 		w := dial(t, s.url())
-		w.send(get("/")).want(200) // the same worker, another thread
+		w.send(get("/")).want(200) // the same worker
+		s.says("gophersnake.RequestTimeout: the answer did not begin within --timeout")
 		if n := strings.Count(s.log.text(), "Traceback"); n != 1 {
 			t.Errorf("tracebacks: got %d, want one of /compute", n)
 		}
