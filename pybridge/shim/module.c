@@ -35,14 +35,24 @@ static void ignore_signal(int signal)
 
 /* GIL held. Signals that a terminal or a platform sends to every process of a group are the
  * parent's business. A handler that does nothing, not SIG_IGN: the app's own child processes get
- * the default back when they exec. */
+ * the default back when they exec. Those that only we give a meaning stay the app's if it has set
+ * a handler for them. */
 static void leave_signals_to_the_parent(void)
 {
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-    struct sigaction action = {.sa_handler = ignore_signal, .sa_flags = SA_RESTART};
+    static const struct {
+        int number, apps_too;
+    } signals[] = {
+        {SIGINT, 0},  {SIGTERM, 0}, {SIGHUP, 0},  {SIGQUIT, 0},
+        {SIGUSR1, 1}, {SIGUSR2, 1}, {SIGTTIN, 1}, {SIGTTOU, 1},
+    };
+    struct sigaction action = {.sa_handler = ignore_signal, .sa_flags = SA_RESTART}, now;
 
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        sigaction(signals[i], &action, NULL);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        int is_free = sigaction(signals[i].number, NULL, &now) == 0 && !(now.sa_flags & SA_SIGINFO)
+                      && now.sa_handler == SIG_DFL;
+        if (!signals[i].apps_too || is_free)
+            sigaction(signals[i].number, &action, NULL);
+    }
 }
 
 /* GIL held. leave_signals() */

@@ -222,7 +222,8 @@ func TestWorkersIgnoreSignals(t *testing.T) {
 		s := startCommand(t, fixture(python, "sleeps:app", "--workers", "1"))
 		w := dial(t, s.url())
 		before := string(w.send(get("/")).want(200).body)
-		for _, signal := range []syscall.Signal{terminate, interrupt, syscall.SIGHUP} {
+		for _, signal := range []syscall.Signal{terminate, interrupt, syscall.SIGHUP,
+			syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU} {
 			for _, pid := range s.workers() {
 				_ = syscall.Kill(pid, signal)
 			}
