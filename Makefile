@@ -22,7 +22,7 @@ build: need-build shim ## build bin/gophersnake, one static binary
 		-o bin/gophersnake ./server
 
 test: need-test build venvs check ## set up what the tests need and run all of them (< 15 min)
-	go test -count=1 -timeout=14m ./server/e2e
+	go test -count=1 -timeout=25m ./server/e2e
 
 check: need-build format vet unit c-test shell ## formatting, vet, unit, C and shell checks (< 3 min)
 
@@ -45,7 +45,7 @@ fuzz: need-build shim ## run each fuzz target for FUZZTIME (30s)
 	scripts/fuzz.sh "$(FUZZTIME)"
 
 fault: need-test build venvs ## break things on purpose and see that only they break
-	GOPHERSNAKE_FAULT=1 go test -count=1 -timeout=15m -run='^TestFault' ./loop ./server/e2e
+	GOPHERSNAKE_FAULT=1 go test -count=1 -timeout=60m -run='^TestFault' ./loop ./server/e2e
 
 mutants: need-build ## drop each check of the request parser and see that a test notices (20 min)
 	go run ./scripts/mutants loop/http1
