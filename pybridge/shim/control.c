@@ -26,6 +26,8 @@
 
 #define GS_ORPHAN_S 5
 #define GS_ERRANDS_MAX 16u
+#define GS_STACK_BYTES \
+    (1u << 20) /* of our threads; musl's default of 128 KiB is short for Python */
 
 /* Follows a 't'; its Go twin is the array that Worker.Interrupt writes. */
 struct target {
@@ -138,12 +140,18 @@ static void *control_main(void *unused)
 int gs_spawn(void *(*main)(void *), void *arg)
 {
     pthread_t thread;
+    pthread_attr_t attributes;
     sigset_t all, old;
+    int err = pthread_attr_init(&attributes);
 
+    if (err)
+        return err;
+    pthread_attr_setstacksize(&attributes, GS_STACK_BYTES);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = pthread_create(&thread, NULL, main, arg);
+    err = pthread_create(&thread, &attributes, main, arg);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_attr_destroy(&attributes);
     if (err == 0)
         pthread_detach(thread);
     return err;
