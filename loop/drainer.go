@@ -84,10 +84,11 @@ func (d *drainer) wake() {
 	}
 }
 
-// remember appends to memory if it may; under mu.
+// remember appends to memory if it may; under mu. Clients that read slowly leave room for requests,
+// which have no other place to wait.
 func (d *drainer) remember(data []byte) bool {
 	n := int64(len(data))
-	if d.booked+n > answerMemoryBytesMax || !d.loop.reactor.buffers.take(n) {
+	if d.booked+n > answerMemoryBytesMax || !d.loop.reactor.buffers.takeHalf(n) {
 		return false
 	}
 	d.booked += n

@@ -13,7 +13,7 @@ const (
 
 	// answerMemoryBytesMax is how much of one answer waits in memory for a client that reads
 	// slowly; the rest goes to a temporary file.
-	answerMemoryBytesMax = 256 << 10
+	answerMemoryBytesMax = 1 << 20
 
 	// drainPieceBytes is what a drainer writes under one deadline.
 	drainPieceBytes = 64 << 10
@@ -77,6 +77,15 @@ type budget struct {
 // take books n bytes, if there is room.
 func (b *budget) take(n int64) bool {
 	if b.used.Add(n) > b.max {
+		b.used.Add(-n)
+		return false
+	}
+	return true
+}
+
+// takeHalf books n bytes, if that leaves half of the budget free.
+func (b *budget) takeHalf(n int64) bool {
+	if b.used.Add(n) > b.max/2 {
 		b.used.Add(-n)
 		return false
 	}

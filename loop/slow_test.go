@@ -99,6 +99,22 @@ func TestSlowReadersParkNoThread(t *testing.T) {
 	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 16<<20 {
 		t.Errorf("heap: grew by %d bytes for %d answers of %d", grown, readers, bytes)
 	}
+	// Nor do they take the memory that requests need: heads that come in pieces are no 503.
+	var others []*peer
+	for range 8 {
+		q := g.dial()
+		used := g.r.buffers.used.Load()
+		q.send("GET / HTTP/1.1\r\nHost: a\r\nX: ", strings.Repeat("x", 30000))
+		g.eventually("a part of a head", func() bool {
+			return g.r.buffers.used.Load() >= used+30000
+		})
+		others = append(others, q)
+	}
+	for _, q := range others {
+		q.send("\r\n\r\n")
+		g.take(w).Answer(ok("served"))
+		q.want(200, "served")
+	}
 	for _, p := range peers[:3] {
 		p.want(200, body)
 	}
