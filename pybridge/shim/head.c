@@ -6,15 +6,29 @@
 #include <string.h>
 #include <time.h>
 
-static char lower(char c)
+#define EVERY_BYTE(b) (0x0101010101010101u * (uint64_t)(b))
+
+static uint64_t word_at(const char *s)
 {
-    return c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
+    uint64_t w;
+
+    memcpy(&w, s, sizeof w);
+    return w;
 }
 
+/* 1 when s is low in any case; low holds lower-case letters, digits and '-'. Of these only letters
+ * have bit 6 set, and only there may bit 5, the case, differ. */
 static int equal_folded(const char *s, const char *low, size_t len)
 {
-    for (size_t i = 0; i < len; i++)
-        if (lower(s[i]) != low[i])
+    size_t i = 0;
+
+    for (; i + 8 <= len; i += 8) {
+        uint64_t want = word_at(low + i), either = (want & EVERY_BYTE(0x40)) >> 1;
+        if ((word_at(s + i) ^ want) & ~either)
+            return 0;
+    }
+    for (; i < len; i++)
+        if ((s[i] ^ low[i]) & ~((low[i] & 0x40) >> 1))
             return 0;
     return 1;
 }
@@ -35,67 +49,95 @@ int gs_status_code(const char *s, size_t len)
     return code >= 100 ? code : -1;
 }
 
-/* RFC 9110 §5.5: field values hold no control characters but HTAB. 1 when s holds none, else 0. */
+/* RFC 9110 §5.5: field values hold no control characters but HTAB. */
+static int is_text(unsigned char b)
+{
+    return (b >= 0x20 && b != 0x7f) || b == '\t';
+}
+
+/* 1 when no byte of the word is a control but perhaps for HTAB: none below 0x20, none 0x7f. */
+static int is_plain(uint64_t w)
+{
+    uint64_t del = w ^ EVERY_BYTE(0x7f);
+    uint64_t low = (w - EVERY_BYTE(0x20)) & ~w, is_del = (del - EVERY_BYTE(1)) & ~del;
+
+    return !((low | is_del) & EVERY_BYTE(0x80));
+}
+
+/* 1 when all bytes of s may stand in a field value, else 0. */
 int gs_text_ok(const char *s, size_t len)
 {
-    for (size_t i = 0; i < len; i++) {
-        unsigned char b = (unsigned char)s[i];
-        if ((b < 0x20 && b != '\t') || b == 0x7f)
+    size_t i = 0;
+
+    while (i + 8 <= len && is_plain(word_at(s + i)))
+        i += 8;
+    if (len >= 8 && i + 8 > len && is_plain(word_at(s + len - 8)))
+        return 1;
+    for (; i < len; i++)
+        if (!is_text((unsigned char)s[i]))
             return 0;
-    }
     return 1;
 }
 
 int gs_is_ascii(const char *s, size_t len)
 {
-    unsigned char all = 0;
+    uint64_t all = 0;
+    size_t i = 0;
 
-    for (size_t i = 0; i < len; i++)
-        all |= (unsigned char)s[i];
-    return all < 0x80;
+    for (; i + 8 <= len; i += 8)
+        all |= word_at(s + i);
+    if (len >= 8)
+        all |= word_at(s + len - 8);
+    else
+        for (; i < len; i++)
+            all |= (unsigned char)s[i];
+    return !(all & EVERY_BYTE(0x80));
 }
 
 /* RFC 9110 §5.6.2: 1 when s is a token, else 0. */
 int gs_token_ok(const char *s, size_t len)
 {
-    if (len == 0)
-        return 0;
-    for (size_t i = 0; i < len; i++) {
-        char b = s[i], l = lower(b);
-        if (!((l >= 'a' && l <= 'z') || (b >= '0' && b <= '9')
-              || (b > 0 && strchr("!#$%&'*+-.^_`|~", b))))
-            return 0;
-    }
-    return 1;
-}
-
-/* What the server has to know about a header field's name. */
-enum head_field gs_classify_field(const char *name, size_t len)
-{
-    static const struct {
-        const char *low;
-        size_t len;
-        enum head_field field;
-    } known[] = {
-        {"te", 2, FIELD_HOP_BY_HOP},
-        {"date", 4, FIELD_DATE},
-        {"server", 6, FIELD_SERVER},
-        {"trailer", 7, FIELD_HOP_BY_HOP},
-        {"trailers", 8, FIELD_HOP_BY_HOP},
-        {"upgrade", 7, FIELD_HOP_BY_HOP},
-        {"connection", 10, FIELD_CONNECTION},
-        {"keep-alive", 10, FIELD_HOP_BY_HOP},
-        {"content-length", 14, FIELD_LENGTH},
-        {"proxy-connection", 16, FIELD_HOP_BY_HOP},
-        {"transfer-encoding", 17, FIELD_HOP_BY_HOP},
-        {"proxy-authenticate", 18, FIELD_HOP_BY_HOP},
-        {"proxy-authorization", 19, FIELD_HOP_BY_HOP},
+    static const uint8_t allowed[256] = {
+        ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1,         ['&'] = 1,         ['\''] = 1,
+        ['*'] = 1, ['+'] = 1, ['-'] = 1, ['.'] = 1,         ['^'] = 1,         ['_'] = 1,
+        ['`'] = 1, ['|'] = 1, ['~'] = 1, ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
     };
 
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-        if (known[i].len == len && equal_folded(name, known[i].low, len))
-            return known[i].field;
-    return FIELD_ORDINARY;
+    for (size_t i = 0; i < len; i++)
+        if (!allowed[(unsigned char)s[i]])
+            return 0;
+    return len > 0;
+}
+
+/* What the server has to know about a header field by its name. */
+enum head_field gs_classify_field(const char *name, size_t len)
+{
+#define IS(low) (len == sizeof(low) - 1 && equal_folded(name, low, sizeof(low) - 1))
+    switch (len ? name[0] | 0x20 : 0) {
+    case 'c':
+        return IS("content-length") ? FIELD_LENGTH
+               : IS("connection")   ? FIELD_CONNECTION
+                                    : FIELD_ORDINARY;
+    case 'd':
+        return IS("date") ? FIELD_DATE : FIELD_ORDINARY;
+    case 's':
+        return IS("server") ? FIELD_SERVER : FIELD_ORDINARY;
+    case 'k':
+        return IS("keep-alive") ? FIELD_HOP_BY_HOP : FIELD_ORDINARY;
+    case 'p':
+        return IS("proxy-connection") || IS("proxy-authenticate") || IS("proxy-authorization")
+                   ? FIELD_HOP_BY_HOP
+                   : FIELD_ORDINARY;
+    case 't':
+        return IS("te") || IS("trailer") || IS("trailers") || IS("transfer-encoding")
+                   ? FIELD_HOP_BY_HOP
+                   : FIELD_ORDINARY;
+    case 'u':
+        return IS("upgrade") ? FIELD_HOP_BY_HOP : FIELD_ORDINARY;
+    default:
+        return FIELD_ORDINARY;
+    }
+#undef IS
 }
 
 /* RFC 9110 §8.6: Content-Length = 1*DIGIT; bounded to what an int64_t holds. -1 when it is anything
@@ -133,6 +175,19 @@ int gs_has_token(const char *list, size_t len, const char *token)
         i = end + 1;
     }
     return 0;
+}
+
+/* Writes n in decimal digits, at most GS_DECIMAL_MAX, without a terminator. Returns how many. */
+size_t gs_decimal(uint64_t n, char *to)
+{
+    char digits[GS_DECIMAL_MAX], *at = digits + sizeof digits;
+
+    do
+        *--at = (char)('0' + n % 10);
+    while (n /= 10);
+    size_t len = (size_t)(digits + sizeof digits - at);
+    memcpy(to, at, len);
+    return len;
 }
 
 /* RFC 9110 §5.6.7: IMF-fixdate, 29 bytes and a terminator. Not strftime: that speaks the locale's

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define GS_DECIMAL_MAX 20u /* digits of the largest uint64_t */
+
 enum head_field {
     FIELD_ORDINARY,
     FIELD_LENGTH, /* Content-Length */
@@ -22,6 +24,7 @@ int gs_token_ok(const char *s, size_t len);
 enum head_field gs_classify_field(const char *name, size_t len);
 int64_t gs_parse_length(const char *s, size_t len);
 int gs_has_token(const char *list, size_t len, const char *token);
+size_t gs_decimal(uint64_t n, char *to);
 size_t gs_http_date(int64_t unix_seconds, char *to);
 
 #endif

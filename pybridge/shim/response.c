@@ -25,13 +25,14 @@ void gs_response_reset(struct context *c)
     r->head_len = 0;
 }
 
-/* GIL held. Appends to the head; 0, or -1 with an exception set. */
-int gs_head_append(struct request *r, const char *s, size_t len)
+/* GIL held. Makes room for len more bytes in the head, and counts them. Where they go, or NULL with
+ * an exception set. */
+static char *head_room(struct request *r, size_t len)
 {
     if (len > GS_HEAD_BYTES_MAX || r->head_len + len > GS_HEAD_BYTES_MAX) {
         py.PyErr_Format(py.ValueError, "the response head is longer than %d bytes",
                         (int)GS_HEAD_BYTES_MAX);
-        return -1;
+        return NULL;
     }
     if (r->head_len + len > r->head_cap) {
         uint32_t cap = r->head_cap ? r->head_cap : 1024;
@@ -40,14 +41,48 @@ int gs_head_append(struct request *r, const char *s, size_t len)
         char *grown = realloc(r->head, cap);
         if (!grown) {
             py.PyErr_NoMemory();
-            return -1;
+            return NULL;
         }
         r->head = grown;
         r->head_cap = cap;
     }
-    memcpy(r->head + r->head_len, s, len);
+    char *at = r->head + r->head_len;
     r->head_len += (uint32_t)len;
+    return at;
+}
+
+/* GIL held. Appends to the head; 0, or -1 with an exception set. */
+int gs_head_append(struct request *r, const char *s, size_t len)
+{
+    char *at = head_room(r, len);
+
+    if (!at)
+        return -1;
+    memcpy(at, s, len);
     return 0;
+}
+
+/* GIL held. Appends "name: value\r\n" to the head; 0, or -1 with an exception set. */
+int gs_head_field(struct request *r, const char *name, size_t name_len, const char *value,
+                  size_t value_len)
+{
+    char *at = head_room(r, name_len + value_len + 4);
+
+    if (!at)
+        return -1;
+    memcpy(at, name, name_len);
+    memcpy(at + name_len, ": ", 2);
+    memcpy(at + name_len + 2, value, value_len);
+    memcpy(at + name_len + 2 + value_len, "\r\n", 2);
+    return 0;
+}
+
+/* GIL held. Appends "Content-Length: n\r\n"; 0, or -1 with an exception set. */
+static int put_length(struct request *r, int64_t n)
+{
+    char digits[GS_DECIMAL_MAX];
+
+    return gs_head_field(r, "Content-Length", 14, digits, gs_decimal((uint64_t)n, digits));
 }
 
 static uint32_t end_flags(const struct request *r)
@@ -114,20 +149,26 @@ static int put(struct context *c, const char *s, size_t len)
     return 0;
 }
 
-/* GIL held. "Date: ...\r\n" of this second. */
-static int put_date(struct context *c)
+/* GIL held. "Date: ...\r\n" of this second and "Server: ...\r\n", but for what the app has set
+ * itself. 0, or -1 with an exception set. */
+static int put_date_and_server(struct context *c)
 {
-    struct timespec now;
+    static const char server[] = "Server: gophersnake\r\n";
+    struct request *r = &c->req;
     struct cache *k = c->cache;
+    struct timespec now;
 
+    if (r->app_date)
+        return r->app_server ? 0 : gs_head_append(r, server, sizeof server - 1);
     clock_gettime(CLOCK_REALTIME_COARSE, &now);
     if (k->date_second != (int64_t)now.tv_sec) {
-        gs_http_date((int64_t)now.tv_sec, k->date);
+        memcpy(k->date, "Date: ", 6);
+        gs_http_date((int64_t)now.tv_sec, k->date + 6);
+        memcpy(k->date + 35, "\r\n", 2);
+        memcpy(k->date + 37, server, sizeof server - 1);
         k->date_second = (int64_t)now.tv_sec;
     }
-    if (gs_head_append(&c->req, "Date: ", 6) < 0 || gs_head_append(&c->req, k->date, 29) < 0)
-        return -1;
-    return gs_head_append(&c->req, "\r\n", 2);
+    return gs_head_append(r, k->date, r->app_server ? 37 : 37 + sizeof server - 1);
 }
 
 /* GIL held. RFC 9112 §6.3: the length by Content-Length, by chunks (HTTP/1.1), or by closing.
@@ -135,21 +176,15 @@ static int put_date(struct context *c)
 static int put_framing(struct context *c, int64_t whole)
 {
     struct request *r = &c->req;
-    char line[64];
 
-    if (r->length < 0 && !r->bodiless && whole >= 0)
-        r->length = whole;
-    else if (r->length < 0 && r->bodiless && whole > 0 && r->status != 204 && r->status != 304)
-        whole = snprintf(line, sizeof line, "Content-Length: %lld\r\n", (long long)whole),
-        gs_head_append(r, line, (size_t)whole);
-    else if (r->length >= 0)
+    if (r->length >= 0)
         return 0; /* the app said it */
     if (r->bodiless)
-        return 0;
-    if (r->length >= 0)
-        return gs_head_append(
-            r, line,
-            (size_t)snprintf(line, sizeof line, "Content-Length: %lld\r\n", (long long)r->length));
+        return whole > 0 && r->status != 204 && r->status != 304 ? put_length(r, whole) : 0;
+    if (whole >= 0) {
+        r->length = whole;
+        return put_length(r, whole);
+    }
     if (r->slot->flags & REQ_HTTP10) {
         r->close = 1;
         return 0;
@@ -166,9 +201,7 @@ static int send_head(struct context *c, int64_t whole, size_t expect)
 
     if (!(r->slot->flags & REQ_KEEP_ALIVE))
         r->close = 1;
-    if ((!r->app_date && put_date(c) < 0)
-        || (!r->app_server && gs_head_append(r, "Server: gophersnake\r\n", 21) < 0)
-        || put_framing(c, whole) < 0)
+    if (put_date_and_server(c) < 0 || put_framing(c, whole) < 0)
         return -1;
     if (r->close ? gs_head_append(r, "Connection: close\r\n", 19) < 0
                  : (r->slot->flags & REQ_HTTP10)

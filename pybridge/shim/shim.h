@@ -41,7 +41,7 @@ struct cache {
     uint32_t count;
     struct name addr, method; /* last values outside the headers; no key */
     int64_t date_second;      /* the second that date[] tells */
-    char date[40];
+    char date[64];            /* "Date: ...", then "Server: ...", each with its CR LF */
     PyObj *templates[GS_TEMPLATES_MAX];
 };
 
@@ -158,6 +158,8 @@ void gs_upgrade_close(struct context *c);
 /* response.c: from the app's blocks to the lane. */
 void gs_response_reset(struct context *c);
 int gs_head_append(struct request *r, const char *s, size_t len);
+int gs_head_field(struct request *r, const char *name, size_t name_len, const char *value,
+                  size_t value_len);
 int gs_response_block(struct context *c, const char *data, size_t len, int more, int64_t whole);
 int gs_response_file(struct context *c, int fd, int64_t offset, int64_t length);
 int gs_response_end(struct context *c);

@@ -50,7 +50,8 @@ static int put_status(struct request *r, PyObj *status)
     else if (gs_head_append(r, "HTTP/1.1 ", 9) == 0 && gs_head_append(r, s, (size_t)len) == 0)
         /* RFC 9112 §4: the SP stays where there is no reason. */
         rc = len == 3 ? gs_head_append(r, " \r\n", 3) : gs_head_append(r, "\r\n", 2);
-    py.Py_DecRef(owner);
+    if (owner)
+        py.Py_DecRef(owner);
     return rc;
 }
 
@@ -112,15 +113,14 @@ static int put_header(struct request *r, PyObj *pair)
         goto out;
     }
     rc = note_field(r, name, (size_t)name_len, value, (size_t)value_len);
-    if (rc == 0
-        && (gs_head_append(r, name, (size_t)name_len) < 0 || gs_head_append(r, ": ", 2) < 0
-            || gs_head_append(r, value, (size_t)value_len) < 0 || gs_head_append(r, "\r\n", 2) < 0))
-        rc = -1;
-    if (rc == 1)
-        rc = 0;
+    rc = rc == 0   ? gs_head_field(r, name, (size_t)name_len, value, (size_t)value_len)
+         : rc == 1 ? 0
+                   : -1;
 out:
-    py.Py_DecRef(name_owner);
-    py.Py_DecRef(value_owner);
+    if (name_owner)
+        py.Py_DecRef(name_owner);
+    if (value_owner)
+        py.Py_DecRef(value_owner);
     return rc;
 }
 
@@ -221,11 +221,11 @@ static PyObj *start_response_call(PyObj *self, PyObj *args, PyObj *kwargs)
 
     if (!c)
         return NULL;
-    if (kwargs) {
-        if (!py.PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O:start_response", names, &status,
-                                            &headers, &exc_info))
-            return NULL;
-    } else if (!py.PyArg_ParseTuple(args, "OO|O:start_response", &status, &headers, &exc_info)) {
+    if (!kwargs && py.PyTuple_Size(args) == 2) { /* nearly always; parsing costs 20 ns more */
+        status = py.PyTuple_GetItem(args, 0);
+        headers = py.PyTuple_GetItem(args, 1);
+    } else if (!py.PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O:start_response", names, &status,
+                                               &headers, &exc_info)) {
         return NULL;
     }
     if (exc_info && exc_info != py.None) {

@@ -109,9 +109,9 @@ static void tokens_and_texts(void)
     CHECK(!gs_token_ok(at_end("", 0), 0), "an empty name is no token");
     CHECK(gs_text_ok(at_end("", 0), 0) && gs_is_ascii(at_end("", 0), 0), "an empty value is text");
     for (int b = 0; b < 256; b++)
-        for (size_t len = 1; len <= 9; len++)
+        for (size_t len = 1; len <= 17; len++)
             for (size_t place = 0; place < len; place++) {
-                char s[9];
+                char s[17];
                 memset(s, 'x', sizeof s);
                 s[place] = (char)b;
                 int text = (b >= 0x20 && b != 0x7f) || b == '\t';
@@ -286,6 +286,22 @@ static void dates(void)
         date_is((int64_t)(next_random(&random) % 253402300800u));
 }
 
+/* printf is the other implementation. */
+static void decimals(void)
+{
+    uint64_t random = 1;
+
+    for (int i = 0; i < 20000; i++) {
+        uint64_t n = next_random(&random) >> (i % 64);
+        char got[GS_DECIMAL_MAX], want[GS_DECIMAL_MAX + 1];
+        n = i == 0 ? 0 : i == 1 ? UINT64_MAX : n;
+        size_t len = gs_decimal(n, got);
+        CHECK(len == (size_t)snprintf(want, sizeof want, "%llu", (unsigned long long)n)
+                  && !memcmp(got, want, len),
+              "got %.*s, want %s", (int)len, got, want);
+    }
+}
+
 int main(void)
 {
     fence_up();
@@ -295,6 +311,7 @@ int main(void)
     fields();
     list_tokens();
     dates();
+    decimals();
     puts("head_test: ok");
     return 0;
 }
