@@ -14,8 +14,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"gophersnake/bench/openloop"
 )
 
 // Whether more threads cost what they do not earn: one worker with more and more threads, under
@@ -34,6 +32,7 @@ const (
 	poolRounds  = 5
 	poolSeconds = 2
 	poolWarmup  = 250 * time.Millisecond
+	quietFor    = 200 * time.Millisecond // nothing else ran so long: nothing else runs
 
 	// poolClients load a pool that computes. One that sleeps has clientsPerThread, so that no
 	// thread ever waits for a request.
@@ -115,6 +114,10 @@ type poolRun struct {
 	loads   []poolLoad
 	results *poolResults
 	out     string // file
+
+	// patience is how long a figure may wait for others on this machine, to be measured again
+	// if they came meanwhile.
+	patience time.Duration
 }
 
 // poolFlags are the command's.
@@ -122,6 +125,7 @@ type poolFlags struct {
 	rounds, seconds             int
 	quick                       bool
 	threads, loads, python, out string
+	patience                    time.Duration
 }
 
 func poolCommand(ctx context.Context, args []string, out io.Writer) error {
@@ -138,6 +142,8 @@ func poolCommand(ctx context.Context, args []string, out io.Writer) error {
 	set.StringVar(&f.loads, "loads", "", "only these of hello, cpu-100us, cpu-1ms, sleep-10ms, mix")
 	set.StringVar(&f.python, "python", "", "`interpreter` (default the system's)")
 	set.StringVar(&f.out, "out", filepath.Join("build", "bench", "pool.json"), "`file`")
+	set.DurationVar(&f.patience, "patience", 0, "how long a figure may wait until nothing else"+
+		" runs here, and be measured again if something did")
 	if err := set.Parse(args); err != nil {
 		return err
 	}
@@ -166,8 +172,9 @@ func (f *poolFlags) prepare(ctx context.Context, args, given []string) (*poolRun
 	if err != nil {
 		return nil, err
 	}
-	p := &poolRun{out: f.out, results: &poolResults{Rounds: f.rounds, Seconds: f.seconds,
-		Command: strings.Join(append([]string{"build/bench/bench", "pool"}, args...), " ")}}
+	p := &poolRun{out: f.out, patience: f.patience}
+	p.results = &poolResults{Rounds: f.rounds, Seconds: f.seconds,
+		Command: strings.Join(append([]string{"build/bench/bench", "pool"}, args...), " ")}
 	p.runner = &runner{root: root, say: os.Stderr, results: &results{Seconds: f.seconds}}
 	var failures [5]error
 	p.loads, failures[0] = chooseLoads(f.loads)
@@ -216,164 +223,6 @@ func parseThreads(asked string) ([]int, error) {
 		}
 	}
 	return all, nil
-}
-
-// pooled is a running server of a round.
-type pooled struct {
-	rule    string
-	threads int
-	server  *server
-}
-
-// run starts all servers anew in each round, and there goes through all of them at one load
-// before the next comes: so whatever else the machine does hits all. Every other round goes
-// from many threads to few.
-func (p *poolRun) run(ctx context.Context) error {
-	for round := 1; round <= p.results.Rounds; round++ {
-		all, err := p.start(ctx)
-		if err == nil {
-			if round%2 == 0 {
-				slices.Reverse(all)
-			}
-			err = p.round(ctx, round, all)
-		}
-		for _, one := range all {
-			one.server.stop()
-		}
-		if err == nil {
-			err = p.results.write(p.out)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *poolRun) start(ctx context.Context) ([]pooled, error) {
-	var all []pooled
-	first := line("pool", "", poolLoads()[0].asks, app("pool"))
-	for _, threads := range p.results.Threads {
-		for _, rule := range p.rules {
-			who := peer{name: fmt.Sprintf("pool-%s-%d", rule.Name, threads),
-				command: func(s *site) []string { return p.command(rule.Binary, s) }}
-			first.threads = threads
-			s, err := newSite(p.runner.root, &who, &first)
-			if err != nil {
-				return all, err
-			}
-			sv, err := launch(ctx, &who, s, "")
-			if err != nil {
-				return all, fmt.Errorf("%s: %w", who.name, err)
-			}
-			all = append(all, pooled{rule.Name, threads, sv})
-		}
-	}
-	return all, nil
-}
-
-func (p *poolRun) command(binary string, s *site) []string {
-	return []string{binary, s.module + ":app", "--listen", s.address(), "--workers", "1",
-		"--threads", strconv.Itoa(s.threads), "--chdir", s.apps, "--python", p.python,
-		"--control", "off", "--log-level", "warning"}
-}
-
-func (p *poolRun) round(ctx context.Context, round int, all []pooled) error {
-	for i := range p.loads {
-		load := &p.loads[i]
-		for _, one := range all {
-			if load.kind == mixes && one.threads == 1 {
-				continue // who sleeps holds all others up
-			}
-			cells := []poolCell{{Threads: one.threads}}
-			if load.kind == mixes {
-				cells = append(cells, cells[0])
-				p.mix(ctx, one, load, round, cells)
-			} else {
-				cells[0].Workload = load.name
-				if err := p.flood(ctx, one, load, &cells[0].cell); err != nil {
-					cells[0].Failure = err.Error()
-				}
-			}
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			for j := range cells {
-				cells[j].Round, cells[j].Placement, cells[j].Peer = round, shared, one.rule
-				fmt.Fprintf(p.runner.say, "%2d %s\n", one.threads, cells[j].String())
-			}
-			p.results.Cells = append(p.results.Cells, cells...)
-		}
-	}
-	return nil
-}
-
-// flood is a closed loop.
-func (p *poolRun) flood(ctx context.Context, one pooled, load *poolLoad, c *cell) error {
-	n := poolClients
-	if load.kind == sleeps {
-		n = clientsPerThread * one.threads
-	}
-	w := line(load.name, "", load.asks, clients(n), threads(one.threads))
-	length, err := one.server.verify(ctx, &w)
-	if err != nil {
-		return err
-	}
-	if err := warm(ctx, one.server, &w); err != nil {
-		return err
-	}
-	return p.runner.flood(ctx, one.server, &w, placement{name: shared}, length, c)
-}
-
-// warm lets the pool get used to a load.
-func warm(ctx context.Context, sv *server, w *workload) error {
-	plan := openloop.Plan{Dial: sv.dial, Duration: poolWarmup, Drain: verifyMax,
-		Clients: w.clients}
-	for i := range w.requests {
-		plan.Cycle = append(plan.Cycle, openloop.Message{Method: w.requests[i].method,
-			Wire: w.requests[i].wire(sv.site.address()), Length: -1})
-	}
-	_, err := plan.Run(ctx, idlePacer{})
-	return err
-}
-
-// idlePacer is for a closed loop, where nothing is due.
-type idlePacer struct{}
-
-func (idlePacer) Until(time.Time) error { return nil }
-func (idlePacer) Close() error          { return nil }
-
-// mix measures the mix and then, at the same rate, its short requests alone.
-func (p *poolRun) mix(
-	ctx context.Context, one pooled, load *poolLoad, round int, cells []poolCell,
-) {
-	rate := halfLoad(p.results.perSecond(round, cpuLoad, p.rules[0].Name, 1), one.threads)
-	for i, asks := range [][]request{load.asks, load.asks[:1]} {
-		c := &cells[i]
-		c.Workload, c.Rate = []string{load.name, aloneOf}[i], rate
-		if rate == 0 {
-			c.Failure = "no rate: " + cpuLoad + " was not measured"
-			continue
-		}
-		w := line(load.name, "", asks)
-		w.rate = rate
-		err := p.runner.drip(ctx, one.server, &w, placement{name: shared}, &c.cell)
-		if err != nil {
-			c.Failure = err.Error()
-		}
-	}
-}
-
-// halfLoad is half of what so many threads can do of the mix, when one does so many short
-// requests a second: all threads may be asleep, or all that is not asleep may wait for the GIL.
-func halfLoad(shorts float64, threads int) float64 {
-	if shorts == 0 {
-		return 0
-	}
-	const parts = mixShort + 1
-	computing := mixShort / shorts / parts // seconds a request of the mix
-	asleep := mixSlept.Seconds() / parts
-	return min(1/computing, float64(threads)/(computing+asleep)) / 2
 }
 
 func (r *poolResults) write(path string) error {
