@@ -96,10 +96,12 @@ func (l *loop) submitTo(ln *lane, c *client) bool {
 		}
 		c.book()
 	}
-	l.timing.set(c, timerApp, l.now)
 	ln.touched = true
 	l.lookSoon()
-	if l.request.Socket != 0 && !c.upgraded {
+	switch {
+	case l.request.Socket == 0:
+		l.timing.set(c, timerApp, l.now)
+	case !c.upgraded:
 		l.handOver(c)
 	}
 	return true

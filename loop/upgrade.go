@@ -49,7 +49,8 @@ func (l *loop) upgrade(c *client, req *http1.Request, head, rest []byte) {
 }
 
 // handOver makes gnet let go of a connection that a worker has, so that nobody but the app reads
-// from it. The loop keeps a duplicate, for the answer of an app that does not take the socket.
+// from it. The loop keeps a duplicate, for the answer of an app that does not take the socket. The
+// client has no deadline: it may last.
 func (l *loop) handOver(c *client) {
 	fd, err := duplicate(c.fd)
 	if err != nil {
@@ -57,7 +58,6 @@ func (l *loop) handOver(c *client) {
 		l.drop(c)
 		return
 	}
-	l.timing.clear(c) // it may last
 	conn := c.conn
 	c.conn, c.fd, c.eof, c.upgraded = nil, fd, true, true
 	if conn != nil { // else the client had closed its side while it was queued
