@@ -47,6 +47,11 @@ func (l *loop) linger(c *client) {
 		l.drop(c)
 		return
 	}
+	if c.upgraded && !c.broken {
+		// The worker may have a descriptor too, for an app that does not use it or never began: to
+		// close ours would not end the connection.
+		_ = unix.Shutdown(c.fd, unix.SHUT_WR)
+	}
 	if c.eof || unix.Shutdown(c.fd, unix.SHUT_WR) != nil {
 		l.drop(c)
 		return

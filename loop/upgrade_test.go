@@ -39,3 +39,15 @@ func (g *rig) wantNoDeadline() {
 		g.t.Errorf("upgraded clients: got %d, want 1", upgraded)
 	}
 }
+
+// A client whose upgrade no thread began in time sees the end of its connection, although the
+// worker has a descriptor of it.
+func TestLateUpgradeEnds(t *testing.T) {
+	t.Parallel()
+	g, w := newPool(t, 1, 1, func(c *Config) { c.WebSocket, c.QueueTimeout = true, short })
+	g.hold(w[0])
+	p := g.dial()
+	p.send(askUpgrade)
+	p.want(503, "")
+	p.wantClosed()
+}
