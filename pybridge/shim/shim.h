@@ -84,6 +84,7 @@ struct context {
     struct request req;
     struct outlet outlet[GS_LANES_MAX];
     struct cache *cache;
+    PyObj *start_response, *write; /* of the last request: used again if the app let go of them */
     uint32_t next_lane;
     _Atomic unsigned long ident; /* what Python calls the thread; 0 before it serves */
     uint32_t gil_us; /* waited for the GIL since the last request; on account of the next one */
@@ -145,6 +146,9 @@ int gs_send_hints(struct context *c, PyObj *headers);
 /* handle.c, extensions.c */
 PyObj *gs_handle_type(const char *name, PyObj *(*call)(PyObj *, PyObj *, PyObj *));
 PyObj *gs_handle_new(PyObj *type, struct context *c);
+PyObj *gs_handle_again(PyObj **kept, PyObj *type, struct context *c);
+int gs_handle_renew(PyObj *handle, struct context *c);
+int gs_only_mine(PyObj *o);
 struct context *gs_handle_context(PyObj *self, const char *what);
 int gs_extensions_setup(void);
 int gs_extensions_add(struct context *c, PyObj *env);

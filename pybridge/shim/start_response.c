@@ -242,7 +242,7 @@ static PyObj *start_response_call(PyObj *self, PyObj *args, PyObj *kwargs)
     if (put_head(c, status, headers) < 0)
         return NULL;
     c->req.state = RESPONSE_STARTED;
-    return gs_handle_new(write_type, c);
+    return gs_handle_again(&c->write, write_type, c);
 }
 
 /* GIL held. write(data): PEP 3333 "The write() Callable". */
@@ -279,5 +279,5 @@ int gs_start_response_setup(void)
  * set. */
 PyObj *gs_start_response_new(struct context *c)
 {
-    return gs_handle_new(start_response_type, c);
+    return gs_handle_again(&c->start_response, start_response_type, c);
 }
