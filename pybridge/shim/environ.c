@@ -1,32 +1,18 @@
 /* environ.c: from a request's slot to a fresh environ dict (PEP 3333 "environ Variables").
  *
- * What is constant for a listener (wsgi.*, SERVER_NAME, ...) stands in a template dict that is
- * copied; the rest is set by interned keys. Header names lead to their HTTP_ key by a hash table on
- * the wire name, and the last value under each name is kept, because clients repeat themselves.
- * Together these are most of the speed of the Python side: a fresh str for every key and value
- * costs three times as much.
+ * Clients repeat themselves: most environs are copies of the last one with the same headers
+ * (mould.c). For others, what is constant for a listener (wsgi.*, SERVER_NAME, ...) stands in a
+ * template dict that is copied; the rest is set by interned keys. Header names lead to their HTTP_
+ * key by a hash table on the wire name, and the last value under each name is kept. A fresh str for
+ * every key and value would cost three times as much.
  */
 #define _GNU_SOURCE
-#include "shim.h"
+#include "environ.h"
+#include "head.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
-enum {
-    K_METHOD,
-    K_PATH,
-    K_QUERY,
-    K_RAW_URI,
-    K_REQUEST_URI,
-    K_PROTOCOL,
-    K_ADDR,
-    K_PORT,
-    K_INPUT,
-    K_LENGTH,
-    K_COUNT
-};
-
-static PyObj *keys[K_COUNT];
+__attribute__((visibility("hidden"))) PyObj *gs_keys[K_COUNT];
 static PyObj *empty, *protocol10, *protocol11;
 
 static const char *const known_names[] = {
@@ -100,20 +86,52 @@ static const char *const known_names[] = {
     "x-requested-with",
 };
 
-static uint32_t hash_bytes(const char *s, uint32_t len)
+/* Lower case of the ASCII letters among eight bytes; other bytes as they are. */
+static uint64_t lower_word(uint64_t w)
 {
-    uint32_t h = 2166136261u; /* FNV-1a */
+    const uint64_t each = 0x0101010101010101u;
+    uint64_t seven = w & each * 0x7f; /* no sum below carries into the next byte */
+    uint64_t from_a = seven + each * (0x80 - 'A'), past_z = seven + each * (0x7f - 'Z');
 
-    for (uint32_t i = 0; i < len; i++)
-        h = (h ^ (uint8_t)s[i]) * 16777619u;
-    return h;
+    return w | ((~w & (from_a ^ past_z) & each * 0x80) >> 2);
 }
 
-/* Lower case of ASCII letters; other bytes as they are. */
-static void lower_case(char *to, const char *from, uint32_t len)
+/* Writes s in lower case to `to`, which has room for len rounded up to a multiple of 8, filled up
+ * with zeros. Returns its hash. */
+static uint32_t lower_case(char *to, const char *s, uint32_t len)
 {
-    for (uint32_t i = 0; i < len; i++)
-        to[i] = from[i] >= 'A' && from[i] <= 'Z' ? (char)(from[i] | 0x20) : from[i];
+    uint64_t hash = len, w;
+
+    for (uint32_t i = 0; i < len; i += 8) {
+        if (i + 8 <= len) {
+            memcpy(&w, s + i, 8);
+        } else if (len >= 8) { /* the last eight bytes without those that were before */
+            memcpy(&w, s + len - 8, 8);
+            w >>= 8 * (i + 8 - len);
+        } else {
+            w = 0;
+            for (uint32_t j = 0; j < len; j++)
+                w |= (uint64_t)(uint8_t)s[j] << 8 * j;
+        }
+        w = lower_word(w);
+        memcpy(to + i, &w, 8);
+        hash = (hash ^ w) * 0x9e3779b97f4a7c15u;
+        hash ^= hash >> 32;
+    }
+    return (uint32_t)hash;
+}
+
+/* 1 when the first len bytes are equal; both are filled up with zeros to a multiple of 8. */
+static int equal_words(const char *a, const char *b, uint32_t len)
+{
+    for (uint32_t i = 0; i < len; i += 8) {
+        uint64_t x, y;
+        memcpy(&x, a + i, 8);
+        memcpy(&y, b + i, 8);
+        if (x != y)
+            return 0;
+    }
+    return 1;
 }
 
 /* GIL held. The environ key of a lower-case wire name: CONTENT_TYPE, CONTENT_LENGTH, else HTTP_ and
@@ -155,11 +173,10 @@ static struct name *find_name(struct cache *c, const char *wire, uint32_t len)
 
     if (len > sizeof low)
         return NULL;
-    lower_case(low, wire, len);
-    uint32_t hash = hash_bytes(low, len), at = hash % GS_NAME_BUCKETS;
+    uint32_t hash = lower_case(low, wire, len), at = hash % GS_NAME_BUCKETS;
     for (; c->bucket[at]; at = (at + 1) % GS_NAME_BUCKETS) {
         struct name *n = &c->names[c->bucket[at] - 1];
-        if (n->hash == hash && n->len == len && !memcmp(n->bytes, low, len))
+        if (n->hash == hash && n->len == len && equal_words(n->bytes, low, len))
             return n;
     }
     if (c->count == GS_NAMES_MAX)
@@ -173,7 +190,7 @@ static struct name *find_name(struct cache *c, const char *wire, uint32_t len)
     n->hash = hash;
     n->len = (uint16_t)len;
     n->joins_by_semicolon = len == 6 && !memcmp(low, "cookie", 6);
-    memcpy(n->bytes, low, len);
+    memcpy(n->bytes, low, (len + 7) & ~7u);
     c->bucket[at] = (uint16_t)++c->count;
     return n;
 }
@@ -241,7 +258,7 @@ static int set_header(struct context *c, PyObj *env, const struct header *h)
         PyObj *v = cached_str(n, value, h->value.len);
         return v ? py.PyDict_SetItem(env, n->key, v) : -1;
     }
-    char *low = malloc(h->name.len + 1u);
+    char *low = malloc(h->name.len + 8u);
     if (!low) {
         py.PyErr_NoMemory();
         return -1;
@@ -254,6 +271,14 @@ static int set_header(struct context *c, PyObj *env, const struct header *h)
     return rc;
 }
 
+/* GIL held. The peer's port; 0, or -1 with an exception set. */
+int gs_environ_set_port(PyObj *env, uint16_t port)
+{
+    char digits[GS_DECIMAL_MAX];
+
+    return set_str(env, gs_keys[K_PORT], digits, (uint32_t)gs_decimal(port, digits));
+}
+
 /* GIL held. The request line and the peer; 0, or -1 with an exception set. */
 static int set_request(struct context *c, PyObj *env)
 {
@@ -264,74 +289,114 @@ static int set_request(struct context *c, PyObj *env)
     PyObj *addr =
         method ? cached_str(&k->addr, base + s->remote_addr.off, s->remote_addr.len) : NULL;
 
-    if (!addr || py.PyDict_SetItem(env, keys[K_METHOD], method) < 0
-        || py.PyDict_SetItem(env, keys[K_ADDR], addr) < 0)
+    if (!addr || py.PyDict_SetItem(env, gs_keys[K_METHOD], method) < 0
+        || py.PyDict_SetItem(env, gs_keys[K_ADDR], addr) < 0)
         return -1;
     PyObj *target = py.PyUnicode_DecodeLatin1(base + s->target.off, s->target.len, NULL);
     if (!target)
         return -1;
-    int rc = py.PyDict_SetItem(env, keys[K_RAW_URI], target) < 0
-                     || py.PyDict_SetItem(env, keys[K_REQUEST_URI], target) < 0
+    int rc = py.PyDict_SetItem(env, gs_keys[K_RAW_URI], target) < 0
+                     || py.PyDict_SetItem(env, gs_keys[K_REQUEST_URI], target) < 0
                  ? -1
                  : 0;
     int same = s->path.off == s->target.off && s->path.len == s->target.len;
     if (rc == 0 && same)
-        rc = py.PyDict_SetItem(env, keys[K_PATH], target);
+        rc = py.PyDict_SetItem(env, gs_keys[K_PATH], target);
     else if (rc == 0)
-        rc = set_str(env, keys[K_PATH], base + s->path.off, s->path.len);
+        rc = set_str(env, gs_keys[K_PATH], base + s->path.off, s->path.len);
     py.Py_DecRef(target);
-    if (rc < 0 || set_str(env, keys[K_QUERY], base + s->query.off, s->query.len) < 0)
+    if (rc < 0 || set_str(env, gs_keys[K_QUERY], base + s->query.off, s->query.len) < 0)
         return -1;
-    if (s->remote_port) {
-        char port[8];
-        int n = snprintf(port, sizeof port, "%u", s->remote_port);
-        if (set_str(env, keys[K_PORT], port, (uint32_t)n) < 0)
-            return -1;
-    }
-    return py.PyDict_SetItem(env, keys[K_PROTOCOL],
+    if (s->remote_port && gs_environ_set_port(env, s->remote_port) < 0)
+        return -1;
+    return py.PyDict_SetItem(env, gs_keys[K_PROTOCOL],
                              s->flags & REQ_HTTP10 ? protocol10 : protocol11);
 }
 
-/* GIL held. A fresh environ for the thread's request with `input` as wsgi.input. New reference;
- * NULL with an exception set. */
-PyObj *gs_environ_new(struct context *c, PyObj *input)
+/* GIL held. Puts a new wsgi.input into env, and borrows it to *own. 0, or -1 with an exception set.
+ */
+int gs_environ_set_input(struct context *c, PyObj *env, PyObj **own)
+{
+    PyObj *input = gs_input_new(c);
+    int rc = input ? py.PyDict_SetItem(env, gs_keys[K_INPUT], input) : -1;
+
+    py.Py_DecRef(input);
+    *own = rc < 0 ? NULL : input;
+    return rc;
+}
+
+/* GIL held. All of the thread's request into a copy of its template, but for what set_length adds.
+ * *own: what belongs to the request alone. 0, or -1 with an exception set. */
+int gs_environ_fill(struct context *c, PyObj *env, struct belongings *own)
 {
     const struct slot *s = c->req.slot;
     const struct header *h = (const struct header *)((const char *)s + s->headers_off);
-    uint32_t listener = s->listener < shim.template_count ? s->listener : 0;
-    PyObj *env = py.PyDict_Copy(c->cache->templates[listener]);
 
-    if (!env || set_request(c, env) < 0 || py.PyDict_SetItem(env, keys[K_INPUT], input) < 0
-        || gs_extensions_add(c, env) < 0)
-        goto fail;
+    if (set_request(c, env) < 0 || gs_environ_set_input(c, env, &own->input) < 0
+        || gs_extensions_add(c, env, own) < 0)
+        return -1;
     for (uint32_t i = 0; i < s->header_count; i++)
         if (set_header(c, env, &h[i]) < 0)
-            goto fail;
-    /* A chunked body is complete by now, so its length is known: apps that trust CONTENT_LENGTH
-     * alone (Django) can read it. */
-    if (s->flags & REQ_BODY) {
-        char digits[24];
-        int n = snprintf(digits, sizeof digits, "%llu", (unsigned long long)s->body_len);
-        if (set_str(env, keys[K_LENGTH], digits, (uint32_t)n) < 0)
-            goto fail;
+            return -1;
+    return 0;
+}
+
+/* GIL held. A chunked body is complete by now, so its length is known: apps that trust
+ * CONTENT_LENGTH alone (Django) can read it. 0, or -1 with an exception set. */
+static int set_length(const struct slot *s, PyObj *env)
+{
+    char digits[GS_DECIMAL_MAX];
+
+    if (!(s->flags & REQ_BODY))
+        return 0;
+    return set_str(env, gs_keys[K_LENGTH], digits, (uint32_t)gs_decimal(s->body_len, digits));
+}
+
+/* GIL held. The template of the thread's request. */
+PyObj *gs_environ_template(const struct context *c)
+{
+    uint32_t listener = c->req.slot->listener;
+
+    return c->cache->templates[listener < shim.template_count ? listener : 0];
+}
+
+/* GIL held. A fresh environ for the thread's request. New reference; NULL with an exception set. */
+PyObj *gs_environ_new(struct context *c)
+{
+    struct belongings own;
+    PyObj *env = NULL;
+    int rc = gs_mould_cast(c, &env);
+
+    if (rc == 0) {
+        env = py.PyDict_Copy(gs_environ_template(c));
+        rc = env ? gs_environ_fill(c, env, &own) : -1;
     }
-    return env;
-fail:
+    if (rc >= 0 && set_length(c->req.slot, env) == 0)
+        return env;
     py.Py_DecRef(env);
     return NULL;
 }
 
-/* GIL held. A dict with room for a whole environ, so that its copies never resize. New reference;
- * NULL with an exception set. */
-static PyObj *presized_copy(PyObj *dict)
+/* GIL held. A copy of a dict with room for so many keys: its own copies have it too, and never
+ * resize. New reference; NULL with an exception set. */
+PyObj *gs_environ_presized(PyObj *dict, uint32_t room)
 {
-    PyObj *d = py._PyDict_NewPresized ? py._PyDict_NewPresized(48) : py.PyDict_New();
+    PyObj *d = py._PyDict_NewPresized ? py._PyDict_NewPresized((ssize_t)room) : py.PyDict_New();
 
     if (d && py.PyDict_Update(d, dict) < 0) {
         py.Py_DecRef(d);
         return NULL;
     }
     return d;
+}
+
+/* GIL held. The key of a header's wire name, borrowed for ever; NULL without an exception when the
+ * table has no room for it. */
+PyObj *gs_environ_key(struct context *c, const char *wire, uint32_t len)
+{
+    const struct name *n = find_name(c->cache, wire, len);
+
+    return n ? n->key : NULL;
 }
 
 /* GIL held. An empty cache with templates of its own; NULL with an exception set. */
@@ -350,7 +415,7 @@ struct cache *gs_cache_new(void)
             return NULL;
         }
     for (uint32_t i = 0; i < shim.template_count; i++) {
-        c->templates[i] = presized_copy(shim.templates[i]);
+        c->templates[i] = gs_environ_presized(shim.templates[i], 48);
         if (!c->templates[i])
             return NULL;
     }
@@ -373,7 +438,7 @@ int gs_environ_setup(PyObj *templates)
         return -1;
     }
     for (int i = 0; i < K_COUNT; i++)
-        if (!(keys[i] = py.PyUnicode_InternFromString(names[i])))
+        if (!(gs_keys[i] = py.PyUnicode_InternFromString(names[i])))
             return -1;
     empty = py.PyUnicode_InternFromString("");
     protocol10 = py.PyUnicode_InternFromString("HTTP/1.0");

@@ -8,7 +8,7 @@
  * They keep nothing that bypasses environ: middleware may replace, wrap or remove them.
  */
 #define _GNU_SOURCE
-#include "shim.h"
+#include "environ.h"
 
 static PyObj *hints_type, *disconnected_type;
 static PyObj *hints_key, *disconnected_key;
@@ -42,22 +42,36 @@ static PyObj *disconnected_call(PyObj *self, PyObj *args, PyObj *kwargs)
     return answer;
 }
 
-/* GIL held. Puts a new callable of this type under key; 0, or -1 with an exception set. */
-static int set_callable(struct context *c, PyObj *env, PyObj *key, PyObj *type)
+/* GIL held. Puts a new callable of this type under key, and borrows it to *own. 0, or -1 with an
+ * exception set. */
+static int set_callable(struct context *c, PyObj *env, PyObj *key, PyObj *type, PyObj **own)
 {
     PyObj *callable = gs_handle_new(type, c);
     int rc = callable ? py.PyDict_SetItem(env, key, callable) : -1;
 
     py.Py_DecRef(callable);
+    *own = rc < 0 ? NULL : callable;
     return rc;
 }
 
 /* GIL held. Adds the extensions to the environ; 0, or -1 with an exception set. */
-int gs_extensions_add(struct context *c, PyObj *env)
+int gs_extensions_add(struct context *c, PyObj *env, struct belongings *own)
 {
-    if (!(c->req.slot->flags & REQ_HTTP10) && set_callable(c, env, hints_key, hints_type) < 0)
+    own->hints = NULL;
+    if (!(c->req.slot->flags & REQ_HTTP10)
+        && set_callable(c, env, hints_key, hints_type, &own->hints) < 0)
         return -1;
-    return set_callable(c, env, disconnected_key, disconnected_type);
+    return set_callable(c, env, disconnected_key, disconnected_type, &own->disconnected);
+}
+
+/* GIL held. Makes the extensions in env, which only env holds or which are replaced, those of the
+ * thread's request. 0, or -1 with an exception set. */
+int gs_extensions_renew(struct context *c, PyObj *env, struct belongings *own)
+{
+    if ((!own->hints || gs_handle_renew(own->hints, c)) && own->disconnected
+        && gs_handle_renew(own->disconnected, c))
+        return 0;
+    return gs_extensions_add(c, env, own);
 }
 
 /* GIL held. 0, or -1 with an exception set. */

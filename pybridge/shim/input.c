@@ -253,3 +253,15 @@ PyObj *gs_input_new(struct context *c)
     }
     return o;
 }
+
+/* GIL held. Makes an input object that only the caller holds the one of the thread's request. 1, or
+ * 0 when somebody else holds it too. */
+int gs_input_renew(PyObj *input, struct context *c)
+{
+    struct input *in = GS_DATA(struct input, input);
+
+    if (!gs_only_mine(input))
+        return 0;
+    *in = (struct input){.c = c, .use = c->req.use};
+    return 1;
+}

@@ -58,6 +58,7 @@ typedef struct PyObj PyObj; /* opaque: never dereferenced but by gs_type and GS_
     R(ssize_t, PyNumber_AsSsize_t, (PyObj *, PyObj *)) \
     R(PyObj *, PyDict_New, (void)) \
     R(PyObj *, PyDict_Copy, (PyObj *)) \
+    R(ssize_t, PyDict_Size, (PyObj *)) \
     R(int, PyDict_Update, (PyObj *, PyObj *)) \
     R(int, PyDict_SetItem, (PyObj *, PyObj *, PyObj *)) \
     R(PyObj *, PyDict_GetItemWithError, (PyObj *, PyObj *)) \

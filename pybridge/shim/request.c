@@ -231,13 +231,12 @@ static void close_result(struct context *c, PyObj *result)
 /* GIL held. Calls the app. New reference to its result, or NULL with an exception set. */
 static PyObj *call_app(struct context *c)
 {
-    PyObj *input, *start, *env, *result = NULL;
+    PyObj *start, *env, *result = NULL;
 
     if (gs_input_open(c) < 0)
         return NULL;
-    input = gs_input_new(c);
-    start = input ? gs_start_response_new(c) : NULL;
-    env = start ? gs_environ_new(c, input) : NULL;
+    start = gs_start_response_new(c);
+    env = start ? gs_environ_new(c) : NULL;
     if (env && gs_upgrade_add(c, env) < 0) {
         py.Py_DecRef(env);
         env = NULL;
@@ -253,7 +252,6 @@ static PyObj *call_app(struct context *c)
     }
     py.Py_DecRef(env);
     py.Py_DecRef(start);
-    py.Py_DecRef(input);
     return result;
 }
 

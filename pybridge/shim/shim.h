@@ -84,6 +84,7 @@ struct context {
     struct request req;
     struct outlet outlet[GS_LANES_MAX];
     struct cache *cache;
+    struct moulds *moulds;         /* mould.c's; NULL before the first request */
     PyObj *start_response, *write; /* of the last request: used again if the app let go of them */
     uint32_t next_lane;
     _Atomic unsigned long ident; /* what Python calls the thread; 0 before it serves */
@@ -131,11 +132,12 @@ void gs_turn_give(void);
 /* environ.c */
 int gs_environ_setup(PyObj *templates);
 struct cache *gs_cache_new(void);
-PyObj *gs_environ_new(struct context *c, PyObj *input);
+PyObj *gs_environ_new(struct context *c);
 
 /* input.c, start_response.c: types whose objects belong to a request. */
 int gs_input_setup(void);
 PyObj *gs_input_new(struct context *c);
+int gs_input_renew(PyObj *input, struct context *c);
 int gs_input_open(struct context *c);
 void gs_input_close(struct context *c);
 int gs_start_response_setup(void);
@@ -151,7 +153,6 @@ int gs_handle_renew(PyObj *handle, struct context *c);
 int gs_only_mine(PyObj *o);
 struct context *gs_handle_context(PyObj *self, const char *what);
 int gs_extensions_setup(void);
-int gs_extensions_add(struct context *c, PyObj *env);
 
 /* upgrade.c: the client's own socket for an app that asks for it. */
 int gs_upgrade_setup(void);
