@@ -77,6 +77,7 @@ func (s *Supervisor) handle(ev event, now time.Time) {
 	case died:
 		s.bury(m, now)
 	case finished:
+		s.answered = true
 		s.drainAll(now)
 	}
 }

@@ -154,9 +154,10 @@ func (s *Supervisor) expire(now time.Time) {
 
 // kill ends one worker the hard way. A worker killed during a stop while it still had requests
 // had work unfinished: the deadline is missed. One that has drained and cannot leave, because a
-// thread of the app's own never ends, owes nobody anything.
+// thread of the app's own never ends, owes nobody anything; nor does one with a request that
+// hangs, whose client has had its 504.
 func (s *Supervisor) kill(m *member, now time.Time) {
-	if s.stopping && (m.state == ready || m.state == draining) {
+	if s.stopping && !s.answered && (m.state == ready || m.state == draining) {
 		s.missed = true
 	}
 	if m.state != stopping {

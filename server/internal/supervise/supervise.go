@@ -73,6 +73,7 @@ type Supervisor struct {
 	checkAt     time.Time // when requests and memory are looked at next
 	memoryAt    time.Time
 	stopping    bool
+	answered    bool // while stopping: no client is owed an answer any more
 	stopBy      time.Time
 	finishBy    time.Time // while stopping: when the ready drain, finished or not; then zero
 	abortedAt   uint64    // the pool's count when the stop began

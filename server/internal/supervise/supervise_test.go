@@ -474,26 +474,34 @@ func TestStopDrainsThenQuits(t *testing.T) {
 	})
 }
 
+// The deadline was missed if a client was still owed an answer, and only then.
 func TestStopKillsAtTheDeadline(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newReadyBench(t, 2)
-		begin := time.Now()
-		missed := b.stop(t.Context())
-		close(b.workers()[0].idle)
-		if !<-missed {
-			t.Fatal("deadline met, want missed")
-		}
-		if took := time.Since(begin); took != 25*time.Second {
-			t.Fatalf("took %v, want 25s", took)
-		}
-		if err := <-b.result; err != nil {
-			t.Fatalf("Run returned %v, want nil", err)
-		}
-		if b.workers()[0].kills.Load() != 0 || b.workers()[1].kills.Load() != 1 {
-			t.Fatalf("kills %d and %d, want 0 and 1",
-				b.workers()[0].kills.Load(), b.workers()[1].kills.Load())
-		}
-	})
+	for _, answered := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) { testStopKills(t, answered) })
+	}
+}
+
+func testStopKills(t *testing.T, answered bool) {
+	b := newReadyBench(t, 2)
+	if !answered {
+		b.finished = make(chan struct{})
+	}
+	begin := time.Now()
+	missed := b.stop(t.Context())
+	close(b.workers()[0].idle)
+	if got := <-missed; got == answered {
+		t.Fatalf("answered %v: deadline missed %v", answered, got)
+	}
+	if took := time.Since(begin); took != 25*time.Second {
+		t.Fatalf("took %v, want 25s", took)
+	}
+	if err := <-b.result; err != nil {
+		t.Fatalf("Run returned %v, want nil", err)
+	}
+	if b.workers()[0].kills.Load() != 0 || b.workers()[1].kills.Load() != 1 {
+		t.Fatalf("kills %d and %d, want 0 and 1",
+			b.workers()[0].kills.Load(), b.workers()[1].kills.Load())
+	}
 }
 
 // Requests that wait have no worker yet: none drains before the pool has finished.
@@ -528,6 +536,7 @@ func TestStopWaitsForThePool(t *testing.T) {
 func TestStopForcedByItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, 1, readyAtOnce)
+		b.finished = make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
 		begin := time.Now()
 		missed := b.stop(ctx)
@@ -608,6 +617,7 @@ func TestProcessThatCannotDieIsLeftBehind(t *testing.T) {
 			close(w.ready)
 			return nil
 		})
+		b.finished = make(chan struct{})
 		begin := time.Now()
 		if !<-b.stop(t.Context()) {
 			t.Fatal("deadline met, want missed")
