@@ -108,16 +108,20 @@ static void note_value(struct field *f, const struct slot *s, struct span value)
         memcpy(f->value, (const char *)s + value.off, value.len);
 }
 
-/* GIL held. Brings one field up to date; 0, or -1 with an exception set. */
+/* GIL held. Gives one field another value; 0, or -1 with an exception set. */
 static int set_field(PyObj *dict, struct field *f, const struct slot *s, struct span value)
 {
-    if (holds(f, s, value))
-        return 0;
     PyObj *v = py.PyUnicode_DecodeLatin1((const char *)s + value.off, value.len, NULL);
     int rc = v ? py.PyDict_SetItem(dict, f->key, v) : -1;
     py.Py_DecRef(v);
     note_value(f, s, value);
     return rc;
+}
+
+/* GIL held. Brings one field up to date; 0, or -1 with an exception set. */
+static inline int update(PyObj *dict, struct field *f, const struct slot *s, struct span value)
+{
+    return holds(f, s, value) ? 0 : set_field(dict, f, s, value);
 }
 
 /* GIL held. Brings the target up to date, which stands under two keys, or (without escapes and
@@ -140,7 +144,7 @@ static int set_target(struct mould *m, const struct slot *s)
         if (rc < 0 || same)
             return rc;
     }
-    return set_field(m->dict, &m->path, s, s->path);
+    return update(m->dict, &m->path, s, s->path);
 }
 
 /* GIL held. Brings all but the headers up to date; 0, or -1 with an exception set. */
@@ -148,9 +152,9 @@ static int set_rest(struct context *c, struct mould *m)
 {
     const struct slot *s = c->req.slot;
 
-    if (set_field(m->dict, &m->method, s, s->method) < 0
-        || set_field(m->dict, &m->addr, s, s->remote_addr) < 0
-        || set_field(m->dict, &m->query, s, s->query) < 0 || set_target(m, s) < 0)
+    if (update(m->dict, &m->method, s, s->method) < 0
+        || update(m->dict, &m->addr, s, s->remote_addr) < 0
+        || update(m->dict, &m->query, s, s->query) < 0 || set_target(m, s) < 0)
         return -1;
     if (m->port != s->remote_port && gs_environ_set_port(m->dict, s->remote_port) < 0)
         return -1;
@@ -175,7 +179,7 @@ static int fit(struct context *c, struct mould *m)
         if (f->name_len != h[i].name.len
             || !same_bytes(f->name, (const char *)s + h[i].name.off, f->name_len))
             return 0;
-        if (set_field(m->dict, f, s, h[i].value) < 0)
+        if (update(m->dict, f, s, h[i].value) < 0)
             return -1;
     }
     return set_rest(c, m) < 0 ? -1 : 1;
