@@ -354,13 +354,22 @@ func (c *controls) Stacks(ctx context.Context, worker int) ([]control.Stack, err
 	return all, nil
 }
 
-// Reload implements control.Target. What SIGHUP asks for comes by here too.
+// Reload implements control.Target. What SIGHUP asks for comes by here too. Whoever asked may go
+// away, and the next one to ask is told how it went.
 func (c *controls) Reload(ctx context.Context) error {
-	began := time.Now()
-	err := c.s.supervisor.Reload(ctx)
-	if ctx.Err() != nil {
-		return err // the reload goes on, and how it ends is not known
+	ended := make(chan error, 1)
+	go func() { ended <- c.reload() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
+}
+
+func (c *controls) reload() error {
+	began := time.Now()
+	err := c.s.supervisor.Reload(context.Background())
 	result := &control.Reload{At: time.Now(), Took: time.Since(began).Seconds()}
 	if err != nil {
 		result.Why = err.Error()

@@ -209,7 +209,7 @@ func wantStatus(t *testing.T, path, want string) {
 }
 
 func TestCtlIsInterrupted(t *testing.T) {
-	importing := make(chan struct{}, 1)
+	importing := make(chan *fakeWorker, 1)
 	first := true // as above
 	b, path := controlled(t, func(w *fakeWorker) {
 		if first {
@@ -217,7 +217,7 @@ func TestCtlIsInterrupted(t *testing.T) {
 			close(w.ready)
 			return
 		}
-		importing <- struct{}{}
+		importing <- w
 	}, "-w1")
 	b.stderr.wait(t, listening)
 	signals := make(chan os.Signal, 1)
@@ -226,11 +226,14 @@ func TestCtlIsInterrupted(t *testing.T) {
 		code <- execute([]string{"reload", "--control", path}, process{stdout: &bytes.Buffer{},
 			stderr: stderr, getenv: func(string) string { return "" }, signals: signals})
 	}()
-	<-importing
+	loading := <-importing
 	signals <- syscall.SIGINT
 	if got := <-code; got != exitForced || !strings.Contains(stderr.String(), "goes on") {
 		t.Errorf("code %d and %q, want %d", got, stderr, exitForced)
 	}
+	close(loading.ready)
+	wantStatus(t, path, "last reload") // it went on, and is told of
+	wantStatus(t, path, "generation 2")
 	close(b.engine.idle)
 	b.signals <- syscall.SIGTERM
 	b.wantCode(exitClean)

@@ -79,7 +79,14 @@ func (f *fake) Recycle(_ context.Context, id int) error {
 	return f.tell("recycle " + plural(id, "w"))
 }
 
-func (f *fake) Drain(_ context.Context, exit bool) error {
+func (f *fake) Drain(ctx context.Context, exit bool) error {
+	if f.hold != nil {
+		select {
+		case <-f.hold:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 	if exit {
 		return f.tell("stop")
 	}
@@ -204,6 +211,53 @@ func TestConnectionsAreBounded(t *testing.T) {
 		if err := <-results; err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Commands whose clients did not wait for them would keep everybody out, stop too. A client that
+// has closed its writing half only still waits.
+func TestClientsThatLeaveGiveUpTheirPlace(t *testing.T) {
+	f := &fake{hold: make(chan struct{})}
+	path := serve(t, f)
+	ask := func() *net.UnixConn {
+		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+		if err == nil {
+			_, err = io.WriteString(conn, `{"command":"drain"}`+"\n")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	patient := ask()
+	defer patient.Close()
+	if err := patient.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	var hasty []*net.UnixConn
+	for range ConnectionsMax - 1 {
+		hasty = append(hasty, ask())
+	}
+	if _, err := Do(t.Context(), path, Request{Command: CommandWorkers}); err == nil {
+		t.Error("there is a place beside those that are taken")
+	}
+	for _, conn := range hasty {
+		conn.Close()
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(waitMax); ; <-tick.C {
+		_, err := Do(t.Context(), path, Request{Command: CommandWorkers})
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("no place came free: %v", err)
+		}
+	}
+	close(f.hold)
+	if answer, err := io.ReadAll(patient); err != nil || !strings.Contains(string(answer), "result") {
+		t.Errorf("who still waits got %q and %v, want a result", answer, err)
 	}
 }
 

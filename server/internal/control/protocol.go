@@ -28,6 +28,8 @@ const (
 	quickMax   = 15 * time.Second // to answer a question
 	slowMax    = 30 * time.Minute // to do what waits for workers
 	closeMax   = 1 * time.Second  // for answers that are due when the server ends
+
+	goneEvery = 200 * time.Millisecond // a client is looked at, whether it still waits
 )
 
 // The commands.
@@ -58,6 +60,7 @@ type Answer struct {
 }
 
 // Target is the server that the commands act on. Its methods are called from several goroutines.
+// Their context ends with the time a command may take, and when its client has gone (not Recycle's).
 type Target interface {
 	Status(context.Context) (Status, error)
 	Workers(context.Context) ([]Worker, error)

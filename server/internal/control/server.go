@@ -112,6 +112,10 @@ func (s *Server) handle(conn *net.UnixConn) {
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, timeOf(request.Command))
 	defer cancel()
+	// Recycling all workers ends half done with its context.
+	if request.Command != CommandRecycle {
+		go cancelWhenGone(ctx, conn, cancel)
+	}
 	result, err := s.do(ctx, request)
 	if err != nil {
 		write(conn, Answer{Error: err.Error()})
@@ -126,6 +130,39 @@ func (s *Server) handle(conn *net.UnixConn) {
 	default:
 		write(conn, Answer{Result: text})
 	}
+}
+
+// cancelWhenGone ends ctx when the client has closed its socket, so that the commands of those who
+// did not wait for them do not take all places. Reading would not tell: a client that has closed
+// its writing half only still waits for the answer.
+func cancelWhenGone(ctx context.Context, conn *net.UnixConn, cancel context.CancelFunc) {
+	tick := time.NewTicker(goneEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if hungUp(conn) {
+			cancel()
+			return
+		}
+	}
+}
+
+func hungUp(conn *net.UnixConn) bool {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return true
+	}
+	gone := false
+	err = raw.Control(func(fd uintptr) {
+		look := []unix.PollFd{{Fd: int32(fd)}} // poll(2): POLLHUP is told unasked
+		_, failed := unix.Poll(look, 0)
+		gone = failed == nil && look[0].Revents&unix.POLLHUP != 0
+	})
+	return gone || err != nil
 }
 
 // refuse answers without a goroutine; a short answer fits the socket's buffer.
