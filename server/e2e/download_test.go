@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
@@ -219,7 +220,13 @@ func TestSlowReaders(t *testing.T) {
 	var open []*wire
 	for len(open) < readers {
 		for range slowReadersAtOnce {
-			open = append(open, dial(t, s.url()).send(get(fmt.Sprintf("/big/%d", slowBlocks))))
+			conn, err := dialFar(s.address())
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { conn.Close() })
+			w := &wire{t, conn, bufio.NewReader(conn)}
+			open = append(open, w.send(get(fmt.Sprintf("/big/%d", slowBlocks))))
 		}
 		eventually(t, answerMax, "every generator at its end", func() bool {
 			return s.downloadCounts(t).Closed == len(open)

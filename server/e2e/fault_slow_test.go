@@ -26,7 +26,7 @@ func (s *server) open(n, perSecond int, hello string, behave func(net.Conn)) *cr
 	defer tick.Stop()
 	for range n {
 		<-tick.C
-		conn, err := net.DialTimeout("tcp", s.address(), answerMax)
+		conn, err := dialFar(s.address())
 		if err != nil {
 			c.ended("no connection", 0)
 			continue
