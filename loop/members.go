@@ -2,6 +2,7 @@ package loop
 
 import (
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -68,11 +69,16 @@ func (ln *lane) done() {
 func (r *Reactor) AddWorker(w Worker) { r.SwitchWorkers([]Worker{w}, nil) }
 
 // enrol puts the lane's doorbell into the loop, so that a reply wakes the loop itself. It runs
-// outside the loop, because enrolling waits for it. Nil when it fails: the worker is killed then.
+// outside the loop, because enrolling waits for it. Nil when it fails: the worker is killed then,
+// or has ended already.
 func (l *loop) enrol(m *member) *lane {
 	bridge := m.worker.Lane(l.index)
+	doorbell := bridge.Doorbell()
+	if doorbell == nil { // it has ended already
+		return nil
+	}
 	ln := newLane(m, bridge)
-	bell, err := bellConn(bridge)
+	bell, err := bellConn(doorbell)
 	if err == nil {
 		ln.bell, err = l.client.EnrollContext(bell, ln)
 	}
@@ -110,8 +116,7 @@ func (l *loop) attach(ln *lane) {
 }
 
 // bellConn makes a net.Conn of a lane's doorbell.
-func bellConn(bridge *pybridge.Lane) (net.Conn, error) {
-	f := bridge.Doorbell()
+func bellConn(f *os.File) (net.Conn, error) {
 	defer func() { _ = f.Close() }()
 	return net.FileConn(f)
 }

@@ -45,9 +45,10 @@ type Lane struct {
 	dirty   []uint32     // threads whose acks have to be stored
 	isDirty []bool
 
-	doorbell *os.File // our end until the loop enrols it
-	bellFD   int      // descriptor for passing body files; set by the loop
-	files    *os.File // socket by which files of responses come
+	claimed  atomic.Bool // a loop has it, or the worker ended before
+	doorbell *os.File    // our end until the loop enrols it
+	bellFD   int         // descriptor for passing body files; set by the loop
+	files    *os.File    // socket by which files of responses come
 	inFlight int
 }
 
@@ -91,8 +92,23 @@ func newLane(r *region, w *Worker, index int, doorbell, files *os.File) *Lane {
 func (l *Lane) Worker() *Worker { return l.worker }
 
 // Doorbell is the file that becomes readable when replies wait for a sleeping loop. The loop
-// enrols a duplicate, tells its descriptor to SetDoorbellFD and closes this one.
-func (l *Lane) Doorbell() *os.File { return l.doorbell }
+// enrols a duplicate, tells its descriptor to SetDoorbellFD and closes this one. With it the lane
+// is the loop's, until Release. Nil when the worker has ended before: then nothing of the lane may
+// be used.
+func (l *Lane) Doorbell() *os.File {
+	if l.claimed.Swap(true) {
+		return nil
+	}
+	return l.doorbell
+}
+
+// discard gives the lane back, unless a loop has it. Any goroutine may call it.
+func (l *Lane) discard() {
+	if !l.claimed.Swap(true) {
+		_ = l.doorbell.Close()
+		l.Release()
+	}
+}
 
 // SetDoorbellFD names the descriptor by which body files are passed.
 func (l *Lane) SetDoorbellFD(fd int) { l.bellFD = fd }

@@ -80,8 +80,9 @@ func onEvery(t *testing.T, test func(t *testing.T, python string)) {
 // process is a worker that runs one of the fixture apps, and what it has written.
 type process struct {
 	*Worker
-	t  testing.TB
-	mu sync.Mutex // over the rest
+	t    testing.TB
+	ours []*Lane    // those that the test uses in the place of loops
+	mu   sync.Mutex // over the rest
 	// said is the output so far, a line each; more is closed and replaced when it grows.
 	said []string
 	more chan struct{}
@@ -107,8 +108,18 @@ func launch(t testing.TB, python, app string, threads int, change ...func(*Confi
 	if p.Worker, err = Start(7, cfg); err != nil {
 		t.Fatal(err)
 	}
+	p.claim()
 	t.Cleanup(p.end)
 	return p
+}
+
+// claim takes the worker's lanes as loops would.
+func (p *process) claim() {
+	for _, l := range p.lanes {
+		if l.Doorbell() != nil {
+			p.ours = append(p.ours, l)
+		}
+	}
 }
 
 // launchReady starts a worker and waits until its app is imported.
@@ -130,7 +141,7 @@ func launchReady(t testing.TB, python, app string, threads int,
 func (p *process) end() {
 	p.Kill()
 	<-p.Done()
-	for _, l := range p.lanes {
+	for _, l := range p.ours {
 		_ = l.doorbell.Close()
 		l.Release()
 	}

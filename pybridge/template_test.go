@@ -76,6 +76,7 @@ func (f *family) order(id int) *process {
 		f.t.Fatal(err)
 	}
 	p.Worker = w
+	p.claim()
 	f.t.Cleanup(p.end)
 	return p
 }

@@ -157,8 +157,7 @@ func (w *Worker) unlink() {
 		_ = w.control.Close()
 	}
 	for _, l := range w.lanes {
-		_ = l.doorbell.Close()
-		l.Release()
+		l.discard()
 	}
 	w.region.release()
 }
@@ -349,6 +348,9 @@ func (w *Worker) reap(outputDone <-chan struct{}) {
 	_ = w.control.SetReadDeadline(time.Now().Add(outputGrace))
 	<-w.heard
 	_ = w.control.Close()
+	for _, l := range w.lanes { // those that no loop ever got, as in a crash loop
+		l.discard()
+	}
 	if w.region != nil { // a template's process has none
 		w.region.release()
 	}

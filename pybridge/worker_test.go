@@ -136,6 +136,38 @@ func TestNoLeaks(t *testing.T) {
 	}
 }
 
+// TestUnusedWorkersLeaveNothing: one that ends before any loop got its lanes, as each does in a
+// crash loop, keeps none of its memory and descriptors.
+func TestUnusedWorkersLeaveNothing(t *testing.T) {
+	cycle := func(t *testing.T, app string) {
+		cfg := &Config{Python: anyPython(t), App: app, Dir: ".", Sizes: usual,
+			Output: func(int, []byte) {}}
+		w, err := Start(1, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-w.Done():
+		case <-time.After(waitMax):
+			t.Fatal("the worker lives on")
+		}
+		if n := w.region.refs.Load(); n != 0 {
+			t.Errorf("users of the region: got %d, want 0", n)
+		}
+		if w.Lane(0).Doorbell() != nil {
+			t.Error("a loop can have a lane of a worker that has ended")
+		}
+	}
+	cycle(t, "no_such_module") // opens what stays open
+	before := descriptors(t)
+	for range 3 {
+		cycle(t, "no_such_module")
+	}
+	if after := descriptors(t); !slices.Equal(before, after) {
+		t.Errorf("descriptors before\n%q\nafter\n%q", before, after)
+	}
+}
+
 // orphanMax is how long a worker may outlive its parent: GS_ORPHAN_S and one second.
 const orphanMax = 6 * time.Second
 
