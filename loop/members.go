@@ -105,13 +105,13 @@ func (l *loop) attach(ln *lane) {
 	if ln.down {
 		return
 	}
-	l.reactor.noWorkers.Store(nil)
 	ln.draining = ln.member.retiring.Load()
 	l.lanes = append(l.lanes, ln)
-	if ln.member.removed.Load() {
+	if ln.member.removed.Load() { // and there may be an outage by now
 		l.laneDown(ln)
 		return
 	}
+	l.reactor.noWorkers.Store(nil)
 	l.takeReplies(ln)
 }
 

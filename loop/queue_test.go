@@ -368,3 +368,18 @@ func TestWaits(t *testing.T) {
 		t.Errorf("lately: got %v, want 7", got)
 	}
 }
+
+// A loop that gets a worker late, when it is dead again, still knows that there are none.
+func TestDeadWorkerIsNoHope(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, nil)
+	w := g.unadded()
+	m := &member{worker: w, drained: make(chan struct{})}
+	ln := g.loop().enrol(m)
+	m.removed.Store(true)
+	g.r.NoWorkers("the app crashes", time.Now().Add(4500*time.Millisecond))
+	g.on(g.loop(), func() { g.loop().attach(ln) })
+	p := g.dial()
+	p.send(get("/"))
+	p.wantRetry(5)
+}
