@@ -28,6 +28,7 @@ const (
 var (
 	errNotYet = errors.New("the server has not started yet")
 	errOver   = errors.New("the server has ended already")
+	errShut   = errors.New("this server was drained: it accepts no clients any more")
 )
 
 // controls is the server as its control socket sees it. Of the service it reads only what does not
@@ -432,8 +433,9 @@ func (c *controls) drain(ctx context.Context) error {
 	case !c.s.open.Load():
 		return errNotYet
 	}
-	c.drained.Store(true)
-	c.s.engine.CloseDoors()
+	if !c.s.upgrade.report(c.s.closeDoors) {
+		return errOver
+	}
 	check := time.NewTicker(drainEvery)
 	defer check.Stop()
 	for {

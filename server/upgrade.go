@@ -122,13 +122,13 @@ func (s *service) waitComplete() bool {
 	tick := time.NewTicker(completeEvery)
 	defer tick.Stop()
 	for {
-		ready := 0
+		ready, wanted := 0, s.supervisor.Size() // which ctl and signals change
 		for _, info := range s.supervisor.Snapshot() {
 			if info.State == stateReady {
 				ready++
 			}
 		}
-		if ready >= s.config.Workers {
+		if wanted > 0 && ready >= wanted {
 			return true
 		}
 		select {
@@ -161,6 +161,9 @@ func (s *service) startNext() {
 		return
 	case u.tenure != inCharge || !s.open.Load():
 		s.log.Warn("no upgrade: this server is not in charge yet")
+		return
+	case s.controls.drained.Load():
+		s.log.Warn("no upgrade", "reason", errShut)
 		return
 	case os.Getpid() == 1:
 		// A container lives as long as its pid 1.
@@ -213,15 +216,27 @@ func (s *service) awaitNext(ctx context.Context) (*handover.Next, error) {
 	return next, nil
 }
 
+// closeDoors is the beginning of a drain that ctl asks for. A new server that starts is given up: it
+// would accept clients again, at a Unix socket whose file has gone.
+func (s *service) closeDoors() (leave bool) {
+	s.controls.drained.Store(true)
+	s.upgrade.cancel(errShut)
+	s.engine.CloseDoors()
+	return false
+}
+
 // finishUpgrade lets the new server be the server, or goes on as before. It reports whether this
 // one is to leave.
 func (s *service) finishUpgrade(next *handover.Next, err error) (leave bool) {
-	if err == nil {
-		if err = next.Confirm(); err != nil {
-			next.Abandon()
-		}
+	if err == nil && s.controls.drained.Load() {
+		err = errShut
+	} else if err == nil {
+		err = next.Confirm()
 	}
 	if err != nil {
+		if next != nil {
+			next.Abandon()
+		}
 		s.upgrade.move(inCharge)
 		s.log.Error("upgrade failed; this server goes on", "reason", err)
 		return false

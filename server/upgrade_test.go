@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"gophersnake/loop"
 	"gophersnake/server/internal/handover"
@@ -142,6 +145,55 @@ func TestStopGivesUpTheUpgrade(t *testing.T) {
 	if _, err := os.Stat("/proc/" + strings.TrimSpace(string(text))); err == nil {
 		t.Errorf("the new server %s outlives the old one", text)
 	}
+}
+
+// A drained server hands nothing over, also when the new one has begun to start.
+func TestDrainGivesUpTheUpgrade(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ctl")
+	b := startIn(t, successor(t, "exec sleep 1000"), boots, "x", "-w1", "-b", "127.0.0.1:0",
+		"--control-socket", path)
+	b.stderr.wait(t, listening)
+	b.signals <- syscall.SIGUSR2
+	b.stderr.wait(t, "(upgrade: starting)")
+	if code, out, errs := ctl(path, "ctl", "drain"); code != 0 {
+		t.Errorf("drain: code %d and %q, want 0", code, out+errs)
+	}
+	b.stderr.wait(t, "(upgrade failed; this server goes on reason=.*drained)")
+	b.signals <- syscall.SIGUSR2
+	b.stderr.wait(t, "(no upgrade reason=.*drained)")
+	close(b.engine.idle)
+	b.signals <- syscall.SIGTERM
+	b.wantCode(exitClean)
+}
+
+// The number of workers can change while a new server starts; it is complete with those wanted.
+func TestNewServerThatIsScaledTakesOver(t *testing.T) {
+	const how = unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	link, err := unix.Socketpair(unix.AF_UNIX, how, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := os.NewFile(uintptr(link[0]), "old")
+	defer old.Close()
+	previous, err := handover.Take(fmt.Sprintf(`{"link":%d,"pid":7}`, link[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := startIn(t, &inheritance{previous: previous}, func(w *fakeWorker) {
+		if w.id == 1 { // the second one never becomes ready
+			boots(w)
+		}
+	}, "x", "-w2", "-b", "127.0.0.1:0")
+	b.stderr.wait(t, "(app x, ready)")
+	b.signals <- syscall.SIGTTOU
+	_ = old.SetReadDeadline(time.Now().Add(waitMax))
+	said := make([]byte, 1)
+	if _, err := old.Read(said); err != nil || said[0] != 'r' {
+		t.Errorf("the new server says %q (%v), want that it is ready", said, err)
+	}
+	close(b.engine.idle)
+	b.signals <- syscall.SIGTERM
+	b.wantCode(exitClean)
 }
 
 func TestStatusLine(t *testing.T) {
