@@ -256,7 +256,8 @@ func TestClientsThatLeaveGiveUpTheirPlace(t *testing.T) {
 		}
 	}
 	close(f.hold)
-	if answer, err := io.ReadAll(patient); err != nil || !strings.Contains(string(answer), "result") {
+	answer, err := io.ReadAll(patient)
+	if err != nil || !strings.Contains(string(answer), "result") {
 		t.Errorf("who still waits got %q and %v, want a result", answer, err)
 	}
 }

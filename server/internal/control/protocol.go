@@ -60,7 +60,8 @@ type Answer struct {
 }
 
 // Target is the server that the commands act on. Its methods are called from several goroutines.
-// Their context ends with the time a command may take, and when its client has gone (not Recycle's).
+// Their context ends with the time a command may take, and when its client has gone (but for
+// Recycle).
 type Target interface {
 	Status(context.Context) (Status, error)
 	Workers(context.Context) ([]Worker, error)
