@@ -77,6 +77,26 @@ func TestStacksWithoutGIL(t *testing.T) {
 	})
 }
 
+// A probe is answered once the GIL can be had, whatever else waited for it meanwhile: the watchdog
+// asks again only after the answer.
+func TestProbeIsNeverLost(t *testing.T) {
+	t.Parallel()
+	p := launchReady(t, anyPython(t), "holds_gil", 2)
+	p.submit(path("/700"))
+	p.await("holds_gil: begun")
+	for range 40 { // more than the worker does at a time
+		p.Interrupt(0, 63, 0)
+	}
+	p.Probe()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(waitMax); p.Probe() != 0; <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("no answer within %v", waitMax)
+		}
+	}
+}
+
 func TestStacksOfImport(t *testing.T) {
 	gate := filepath.Join(t.TempDir(), "gate") // nobody opens it
 	if err := unix.Mkfifo(gate, 0o600); err != nil {

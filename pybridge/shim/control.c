@@ -12,7 +12,9 @@
  *                 seconds whatever the app does
  *
  * What needs the GIL is done by a thread of its own, which may have to wait for ever; more than
- * GS_ERRANDS_MAX of them would bring nothing new, so further orders are dropped.
+ * GS_ERRANDS_MAX of them would bring nothing new, so further orders are dropped. But for a 'p': the
+ * parent has one on the way at a time, asks again after the answer, and replaces a worker that owes
+ * it for long.
  */
 #define _GNU_SOURCE
 #include "shim.h"
@@ -94,21 +96,24 @@ static void *errand_main(void *arg)
     return NULL;
 }
 
-/* GIL not held. */
-static void send_errand(char order, const struct target *target)
+/* GIL not held. 0, or -1 when the order is dropped. */
+static int send_errand(char order, const struct target *target)
 {
     struct errand *e;
 
-    if (atomic_load(&shim.pool.quitting) || atomic_load(&errands) >= GS_ERRANDS_MAX
-        || !(e = malloc(sizeof *e)))
-        return;
+    if (atomic_load(&errands) >= GS_ERRANDS_MAX && order != 'p')
+        return -1;
+    if (atomic_load(&shim.pool.quitting) || !(e = malloc(sizeof *e)))
+        return -1;
     e->order = order;
     e->target = *target;
     atomic_fetch_add(&errands, 1);
     if (gs_spawn(errand_main, e) != 0) {
         free(e);
         atomic_fetch_sub(&errands, 1);
+        return -1;
     }
+    return 0;
 }
 
 /* GIL never held: this thread is not Python's. */
@@ -125,8 +130,8 @@ static void *control_main(void *unused)
             quit();
         else if (order == 'f')
             gs_stacks_send_raw();
-        else
-            send_errand(order, &target);
+        else if (send_errand(order, &target) < 0 && order == 'p')
+            gs_report("p", 1); /* it ends, or gets no thread: that is not the GIL */
     }
     quit();
     struct timespec grace = {GS_ORPHAN_S, 0};
