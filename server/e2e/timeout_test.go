@@ -75,7 +75,7 @@ func TestTimeoutShowsAndEnds(t *testing.T) {
 		if n := strings.Count(s.log.text(), "Traceback"); n != 1 {
 			t.Errorf("tracebacks: got %d, want one of /compute", n)
 		}
-		s.stop(15, 1) // the deadlocked thread does not end in time
+		s.stop(15, 0) // a thread still hangs, but its client has had its answer
 	})
 }
 
