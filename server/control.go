@@ -433,9 +433,11 @@ func (c *controls) drain(ctx context.Context) error {
 	case !c.s.open.Load():
 		return errNotYet
 	}
-	if !c.s.upgrade.report(c.s.closeDoors) {
+	shut := make(chan struct{})
+	if !c.s.upgrade.report(func() bool { defer close(shut); return c.s.closeDoors() }) {
 		return errOver
 	}
+	<-shut
 	check := time.NewTicker(drainEvery)
 	defer check.Stop()
 	for {
