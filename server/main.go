@@ -37,10 +37,12 @@ const signalsMax = 16
 
 func main() {
 	signals := make(chan os.Signal, signalsMax)
-	// SIGPIPE is taken so that a log reader which goes away does not take the server with it;
-	// ignoring it outright would be inherited by the workers.
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT,
-		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGPIPE)
+		syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGTTIN, syscall.SIGTTOU)
+	// SIGPIPE is taken so that a log reader which goes away does not take the server with it;
+	// ignoring it outright would be inherited by the workers. It comes with every line then, and
+	// would fill the channel of the others: a SIGTERM that finds no room is lost.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	os.Exit(execute(os.Args[1:], process{
 		stdout: os.Stdout, stderr: os.Stderr, getenv: os.Getenv, signals: signals,
 		newEngine: newEngine, sockets: control.NewPlace, inherited: inherit(),
