@@ -34,8 +34,8 @@ func newCommand(p process) *cobra.Command {
 	root.Version = version
 	root.SetVersionTemplate(versionLine())
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error {
-		return &usageError{err.Error() + "; gophersnake --help lists the flags"}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return &usageError{fmt.Sprintf("%v; %s --help lists the flags", err, cmd.CommandPath())}
 	})
 
 	serve := serveCommand(p, "serve [APP]")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -78,7 +79,7 @@ func TestCtl(t *testing.T) {
 		{"ctl stacks", 0, "worker 1 (pid 1)\n"},
 		{"ctl stacks 1", 0, "worker 1 (pid 1)\n"},
 		{"ctl stacks 7", 1, "gophersnake: there is no worker 7\n"},
-		{"ctl recycle 7", 1, "no worker has that number"},
+		{"ctl recycle 7", 1, "gophersnake: no worker has that number"},
 		{"ctl reload", 0, ": generation 2 serves\n"},
 		{"reload", 0, ": generation 3 serves\n"},
 		{"ctl status", 0, "ago, took "},
@@ -86,12 +87,13 @@ func TestCtl(t *testing.T) {
 		{"ctl scale 2", 0, "scaled to 2 workers\n"},
 		{"ctl status", 0, "of 2 ready"},
 		{"ctl scale 513", 1, "at most 512 are possible"},
-		{"ctl scale 0", 2, `give the number of workers to have; got ["0"]`},
-		{"ctl scale", 2, "give the number of workers to have; got []"},
+		{"ctl scale 0", 2, `give the number of workers to have, not "0"`},
+		{"ctl scale", 2, "gophersnake: give the number of workers to have\n"},
 		{"ctl recycle", 2, "give the number of a worker, or --all"},
 		{"ctl recycle 1 --all", 2, "not both"},
 		{"ctl stacks x", 2, "give the number of a worker"},
 		{"ctl status now", 2, "takes no argument"},
+		{"ctl status --jsn", 2, "--jsn; gophersnake ctl status --help lists the flags"},
 		{"ctl dance", 2, "there is no command ctl dance"},
 		{"ctl", 2, "no command given"},
 	} {
@@ -287,10 +289,14 @@ func TestWhereCtlLooks(t *testing.T) {
 		{envSocket: "/s", dir: dir, want: path},
 		{socket: "/t", dir: dir, envSocket: "/s", want: "/t"},
 		{envSocket: "off", want: "error"},
+		{envDir: "/none", want: "error"},
 		{dir: filepath.Dir(dir), want: "error"},
 	} {
 		env["GOPHERSNAKE_CONTROL_SOCKET"], env["GOPHERSNAKE_CHDIR"] = c.envSocket, c.envDir
 		got, err := (&caller{process: p, socket: c.socket, dir: c.dir}).locate()
+		if c.envDir == "/none" && !strings.Contains(fmt.Sprint(err), `--chdir "/none": no such`) {
+			t.Errorf("%+v: %v, want the directory's name", c, err)
+		}
 		if err != nil {
 			got = "error"
 		}

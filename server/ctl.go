@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -149,7 +150,10 @@ func onePositive(args []string, what string) (int, error) {
 			return n, nil
 		}
 	}
-	return 0, &usageError{fmt.Sprintf("give %s; got %q", what, args)}
+	if len(args) == 0 {
+		return 0, &usageError{"give " + what}
+	}
+	return 0, &usageError{fmt.Sprintf("give %s, not %q", what, strings.Join(args, " "))}
 }
 
 // run asks the server and prints what it answers.
@@ -209,11 +213,11 @@ func (c *caller) locate() (string, error) {
 	case socket != "":
 		return socket, nil
 	}
-	dir, err := resolved(dir)
+	at, err := resolved(dir)
 	if err != nil {
-		return "", &usageError{fmt.Sprintf("--chdir %q: %s", c.dir, rootCause(err))}
+		return "", &usageError{fmt.Sprintf("--chdir %q: %s", dir, rootCause(err))}
 	}
-	return control.Locate(c.sockets(c.getenv), dir)
+	return control.Locate(c.sockets(c.getenv), at)
 }
 
 // resolved is how directories are compared: absolute, and without links, since a shell's idea of

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"gophersnake/server/internal/config"
@@ -86,6 +87,7 @@ func report(err error, stderr io.Writer) int {
 		failed  *importError
 		boot    *supervise.BootError
 		nobody  *control.NoServerError
+		refused *control.RefusedError
 	)
 	switch {
 	case errors.Is(err, errForced), errors.Is(err, errInterrupted):
@@ -96,6 +98,8 @@ func report(err error, stderr io.Writer) int {
 		code = exitListen
 	case errors.As(err, &nobody):
 		code = exitNoOne
+	case errors.As(err, &refused):
+		text = strings.TrimPrefix(text, "supervise: ") // means nothing to a person
 	case errors.As(err, &failed):
 		code = exitImport
 	case errors.As(err, &boot):
