@@ -77,6 +77,21 @@ func TestStacksWithoutGIL(t *testing.T) {
 	})
 }
 
+// The stacks that come without the GIL show a slot that may change meanwhile: nothing of it is taken
+// for the report's end, and what follows for a report of its own.
+func TestStacksOfChangingSlot(t *testing.T) {
+	t.Parallel()
+	p := launchReady(t, anyPython(t), "holds_gil", 2)
+	q := path("/\x00i\nr")
+	q.Path = []byte("/60000")
+	p.submit(q)
+	p.stacks(`Thread gophersnake-\d, GET /\?i\?r:\n  File ".*/holds_gil\.py"`)
+	p.Kill()
+	if e := p.wantEnd(waitMax); e.ImportFailed {
+		t.Errorf("got %+v, want no failure of an import", e)
+	}
+}
+
 // A probe is answered once the GIL can be had, whatever else waited for it meanwhile: the watchdog
 // asks again only after the answer.
 func TestProbeIsNeverLost(t *testing.T) {

@@ -55,7 +55,8 @@ void gs_report(const void *data, size_t len)
 }
 
 /* GIL held or not. faulthandler tells threads by number only; this line names one of ours, and what
- * it runs. The slot may change meanwhile: its bytes are for a person's eyes. */
+ * it runs. The slot may change meanwhile, so it may hold anything: a NUL would end the report, and
+ * the parent would take what follows for the next one. */
 static void write_name(const struct context *c)
 {
     char line[320];
@@ -66,8 +67,12 @@ static void write_name(const struct context *c)
     else
         len += snprintf(line + len, sizeof line - (size_t)len, "gophersnake-%u", c->thread.id + 1);
     if (c->interruptible) {
+        int request = len + 1;
         line[len++] = ' ';
         len += (int)gs_request_line(c, line + len);
+        for (int i = request; i < len; i++)
+            if ((unsigned char)line[i] < ' ')
+                line[i] = '?';
     }
     line[len++] = '\n';
     write_all(line, (size_t)len);
