@@ -76,7 +76,8 @@ func busyness(before, now loop.Stats, passed time.Duration) string {
 }
 
 // reloading tells the manager that a reload begins; the function it returns, that it is over. The
-// manager waits for both, also when there was nothing to reload.
+// manager waits for both, also when there was nothing to reload; but a service that stops is not
+// ready, whatever became of its reload.
 func (s *service) reloading() (over func()) {
 	manager := s.manager
 	if manager == nil {
@@ -84,7 +85,11 @@ func (s *service) reloading() (over func()) {
 	}
 	s.say(manager.Reloading())
 	status := s.status()
-	return func() { s.say(manager.Ready(status)) }
+	return func() {
+		if !s.controls.ending.Load() {
+			s.say(manager.Ready(status))
+		}
+	}
 }
 
 // stopping tells the manager that the end begins.

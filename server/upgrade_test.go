@@ -206,26 +206,59 @@ func TestStatusLine(t *testing.T) {
 	}
 }
 
-// A loop that is stuck must stop the watchdog, or nobody restarts the service.
-func TestStuckLoopStarvesTheWatchdog(t *testing.T) {
+// managed is an inheritance with a service manager; hear returns its next message, "" for none.
+func managed(t *testing.T, watchdog string) (_ *inheritance, hear func(time.Duration) string) {
 	name := filepath.Join(t.TempDir(), "notify")
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: name, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer manager.Close()
-	variables := map[string]string{"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "20000"}
+	t.Cleanup(func() { manager.Close() })
+	variables := map[string]string{"NOTIFY_SOCKET": name, "WATCHDOG_USEC": watchdog}
 	in := &inheritance{}
 	in.manager, err = systemd.Connect(func(name string) string { return variables[name] }, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	hear := func(wait time.Duration) string {
+	return in, func(wait time.Duration) string {
 		text := make([]byte, 4096)
 		_ = manager.SetReadDeadline(time.Now().Add(wait))
 		n, _ := manager.Read(text)
 		return string(text[:n])
 	}
+}
+
+// A reload that a stop gives up does not make the service ready again.
+func TestStopIsTheLastWord(t *testing.T) {
+	in, hear := managed(t, "")
+	importing := make(chan struct{}, 1)
+	b := startIn(t, in, func(w *fakeWorker) {
+		if w.id == 1 {
+			boots(w)
+			return
+		}
+		importing <- struct{}{}
+	}, "x", "-w1", "-b", "127.0.0.1:0")
+	b.stderr.wait(t, listening)
+	b.signals <- syscall.SIGHUP
+	<-importing
+	b.signals <- syscall.SIGTERM
+	b.stderr.wait(t, "(no reload)")
+	for _, want := range []string{"READY=1", "RELOADING=1", "STOPPING=1"} {
+		if got := hear(waitMax); !strings.HasPrefix(got, want) {
+			t.Errorf("the manager hears %q, want %s", got, want)
+		}
+	}
+	if got := hear(20 * time.Millisecond); got != "" {
+		t.Errorf("the manager hears %q after the stop", got)
+	}
+	close(b.engine.idle)
+	b.wantCode(exitClean)
+}
+
+// A loop that is stuck must stop the watchdog, or nobody restarts the service.
+func TestStuckLoopStarvesTheWatchdog(t *testing.T) {
+	in, hear := managed(t, "20000")
 	b := startIn(t, in, boots, "x", "-w1", "-b", "127.0.0.1:0")
 	if got := hear(waitMax); !strings.HasPrefix(got, "READY=1\nSTATUS=serving x on http://") {
 		t.Errorf("the first message is %q, want READY", got)
