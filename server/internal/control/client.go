@@ -41,10 +41,10 @@ func Locate(p Place, dir string) (string, error) {
 			return path, nil
 		}
 		return "", &NoServerError{fmt.Sprintf("%d servers run in %s%s%s", len(here), dir, name,
-			strings.Join(here, "\n  "))}
+			described(here))}
 	case len(others) > 0:
 		return "", &NoServerError{fmt.Sprintf("no server of %s runs; others do%s%s", dir, name,
-			strings.Join(others, "\n  "))}
+			described(others))}
 	}
 	return "", &NoServerError{fmt.Sprintf("no server of %s runs under this user", dir)}
 }
@@ -53,11 +53,8 @@ func Locate(p Place, dir string) (string, error) {
 // server and the new one both run.
 func incumbent(paths []string) (found string, only bool) {
 	for _, path := range paths {
-		ctx, cancel := context.WithTimeout(context.Background(), dialMax)
-		result, err := Do(ctx, path, Request{Command: CommandStatus})
-		cancel()
-		var status Status
-		if err != nil || json.Unmarshal(result, &status) != nil {
+		status, err := statusOf(context.Background(), path)
+		if err != nil {
 			return "", false // it may be the one that was meant
 		}
 		if status.State == StateStarting || status.State == StateStopping {
@@ -69,6 +66,32 @@ func incumbent(paths []string) (found string, only bool) {
 		found = path
 	}
 	return found, found != ""
+}
+
+// described is sockets with what their servers serve, a line each: a name alone tells nobody which
+// one is meant. Servers that do not answer, together within dialMax, are named only.
+func described(paths []string) string {
+	ctx, cancel := context.WithTimeout(context.Background(), dialMax)
+	defer cancel()
+	lines := make([]string, len(paths))
+	for i, path := range paths {
+		lines[i] = path
+		if status, err := statusOf(ctx, path); err == nil {
+			lines[i] += fmt.Sprintf("  (%s in %s, pid %d)", status.App, status.Dir, status.PID)
+		}
+	}
+	return strings.Join(lines, "\n  ")
+}
+
+// statusOf asks a server that should be quick.
+func statusOf(ctx context.Context, path string) (status Status, err error) {
+	ctx, cancel := context.WithTimeout(ctx, dialMax)
+	defer cancel()
+	result, err := Do(ctx, path, Request{Command: CommandStatus})
+	if err == nil {
+		err = json.Unmarshal(result, &status)
+	}
+	return status, err
 }
 
 func living(paths []string) []string {

@@ -55,7 +55,7 @@ func (f *fake) Status(ctx context.Context) (Status, error) {
 		state = StateServing
 	}
 	return Status{Version: "1.2", PID: 7, State: state, Generation: 3, Workers: 2,
-		Classes: [6]int64{2: 10, 5: 1}}, f.tell("status")
+		App: "shop:app", Dir: "/srv", Classes: [6]int64{2: 10, 5: 1}}, f.tell("status")
 }
 
 func (f *fake) Workers(context.Context) ([]Worker, error) {
@@ -101,13 +101,18 @@ func serve(t *testing.T, target Target) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	answers(t, socket, target)
+	return path
+}
+
+// answers lets target answer at a socket until the test ends.
+func answers(t *testing.T, socket *Socket, target Target) {
 	s := Serve(socket, target, slog.New(slog.NewTextHandler(io.Discard, nil)))
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return path
 }
 
 func TestCommands(t *testing.T) {

@@ -28,21 +28,27 @@ func open(t *testing.T, path string) *Socket {
 
 func TestServersAreFoundByDirectory(t *testing.T) {
 	p := place(t)
-	path := func(dir, startedIn string, pid int) string {
+	at := func(dir, startedIn string, pid int) string {
 		path, err := p.Path(dir, startedIn, pid)
 		if err != nil {
 			t.Fatal(err)
 		}
+		socket, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers(t, socket, &fake{})
 		return path
 	}
-	shop := open(t, path("/srv/shop app", "/srv", 1)).Path()
-	blog := open(t, path("/srv/blog", "/srv/blog", 2)).Path()
-	twin := open(t, path("/srv/blog", "/srv/blog", 3)).Path()
+	shop := at("/srv/shop app", "/srv", 1)
+	blog := at("/srv/blog", "/srv/blog", 2)
+	twin := at("/srv/blog", "/srv/blog", 3)
+	const served = "  (shop:app in /srv, pid 7)" // as the fake says
 	for dir, want := range map[string]string{
 		"/srv/shop app": shop,
 		"/srv":          shop,
 		"/srv/blog": "2 servers run in /srv/blog; name one with --control-socket:\n  " + blog +
-			"\n  " + twin,
+			served + "\n  " + twin + served,
 		"/home": "no server of /home runs; others do; name one",
 	} {
 		got, err := Locate(p, dir)
