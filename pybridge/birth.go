@@ -95,7 +95,7 @@ func (b *birth) begin(p *os.Process) {
 	if b.killed {
 		_ = p.Kill()
 	} else if b.told {
-		_, _ = b.worker.control.Write([]byte{'q'})
+		_ = order(b.worker.control, 'q')
 	}
 }
 
@@ -148,7 +148,7 @@ func (b *birth) quit() {
 	case ordered:
 		b.told = true
 	case born:
-		_, _ = b.worker.control.Write([]byte{'q'})
+		_ = order(b.worker.control, 'q')
 	}
 }
 

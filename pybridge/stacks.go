@@ -44,6 +44,7 @@ type watched struct {
 	// changed after the start.
 	signal func(os.Signal) error
 	probed atomic.Int64 // time since born of the probe that waits for an answer; 0: none
+	unsent bool         // the worker was not even asked; Probe's own
 }
 
 func newWatched() watched {
@@ -87,14 +88,13 @@ func (w *Worker) Stacks(ctx context.Context) (string, error) {
 
 // askForStacks asks politely first: a thread that has the GIL sees the others stand still.
 func (w *Worker) askForStacks(first bool) error {
-	order := []byte{'f'}
+	how := byte('f')
 	if first {
-		order[0] = 's'
+		how = 's'
 	}
 	select {
 	case <-w.ready:
-		_, err := w.control.Write(order)
-		return err
+		return order(w.control, how)
 	default: // its control thread does not run yet
 	}
 	if signal := w.watched.signal; signal != nil && w.watched.signalled.Load() {
@@ -106,11 +106,11 @@ func (w *Worker) askForStacks(first bool) error {
 // Interrupt raises gophersnake.RequestTimeout in the thread that runs this request, if one still
 // does. It takes effect when that thread next runs Python code. Any goroutine may call it.
 func (w *Worker) Interrupt(lane int, slot, generation uint32) {
-	order := []byte{'t'}
+	target := []byte{'t'}
 	for _, n := range []uint32{uint32(lane), slot, generation} {
-		order = binary.NativeEndian.AppendUint32(order, n)
+		target = binary.NativeEndian.AppendUint32(target, n)
 	}
-	_, _ = w.control.Write(order)
+	_ = order(w.control, target...)
 }
 
 // Probe returns for how long the worker has owed the answer to an earlier probe, which any thread
@@ -118,12 +118,17 @@ func (w *Worker) Interrupt(lane int, slot, generation uint32) {
 // after Ready.
 func (w *Worker) Probe() time.Duration {
 	now := time.Since(w.watched.born)
-	if at := w.watched.probed.Load(); at != 0 {
-		return now - time.Duration(at)
+	at := w.watched.probed.Load()
+	if at == 0 {
+		w.watched.probed.Store(int64(now))
 	}
-	w.watched.probed.Store(int64(now))
-	_, _ = w.control.Write([]byte{'p'})
-	return 0
+	if at == 0 || w.watched.unsent {
+		w.watched.unsent = order(w.control, 'p') != nil
+	}
+	if at == 0 {
+		return 0
+	}
+	return now - time.Duration(at)
 }
 
 // takeStacks reads one report of stacks, to its NUL. False at the end of the worker.

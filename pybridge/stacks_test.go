@@ -103,13 +103,7 @@ func TestProbeIsNeverLost(t *testing.T) {
 		p.Interrupt(0, 63, 0)
 	}
 	p.Probe()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(waitMax); p.Probe() != 0; <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("no answer within %v", waitMax)
-		}
-	}
+	p.wantProbe()
 }
 
 func TestStacksOfImport(t *testing.T) {
@@ -147,6 +141,45 @@ func TestNoStacks(t *testing.T) {
 	<-p.Done()
 	if text, err := p.Stacks(context.Background()); err == nil {
 		t.Errorf("got %q, want an error", text)
+	}
+}
+
+// What is asked of a worker that stands still blocks nobody, and is dropped when it cannot be sent;
+// but a probe is sent later.
+func TestOrdersToWorkerThatStandsStill(t *testing.T) {
+	t.Parallel()
+	p := launchReady(t, anyPython(t), DemoApp, 2)
+	p.signal(unix.SIGSTOP)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 2000 { // far more than the socket takes
+			p.Interrupt(0, 0, 0)
+		}
+		p.Quit()
+		p.Probe()
+	}()
+	select {
+	case <-done:
+	case <-time.After(waitMax):
+		t.Error("an order waits for a worker that stands still")
+		p.Kill()
+		<-done
+		return
+	}
+	p.signal(unix.SIGCONT)
+	p.wantProbe()
+}
+
+// wantProbe waits for the answer to a probe.
+func (p *process) wantProbe() {
+	p.t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(waitMax); p.Probe() != 0; <-tick.C {
+		if time.Now().After(end) {
+			p.t.Fatalf("a probe has no answer within %v", waitMax)
+		}
 	}
 }
 

@@ -269,7 +269,7 @@ type executed struct {
 
 func (e executed) pid() int { return e.cmd.Process.Pid }
 func (e executed) kill()    { _ = e.cmd.Process.Kill() }
-func (e executed) quit()    { _, _ = e.control.Write([]byte{'q'}) }
+func (e executed) quit()    { _ = order(e.control, 'q') }
 
 func (e executed) wait() Exit {
 	_ = e.cmd.Wait() // what it returns is in ProcessState
@@ -282,6 +282,27 @@ func exitOf(state *os.ProcessState) Exit {
 		e.Signal = ws.Signal()
 	}
 	return e
+}
+
+// errStill says that a worker reads no orders.
+var errStill = errors.New("pybridge: the worker stands still")
+
+// order writes to a worker's control socket. Nobody waits for a worker that stands still: what the
+// socket does not take is dropped, whole. shim/control.c tells of the orders.
+func order(control *os.File, b ...byte) error {
+	raw, err := control.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sent error
+	err = raw.Write(func(fd uintptr) bool {
+		_, sent = unix.Write(int(fd), b)
+		return true
+	})
+	if sent == unix.EAGAIN {
+		sent = errStill
+	}
+	return errors.Join(err, sent)
 }
 
 // forwardLines calls emit for each line of f, long ones in pieces, until its end.
