@@ -24,7 +24,7 @@ func (s *service) beginNotifying() {
 	s.say(s.manager.Ready(s.status()))
 	ctx, cancel := context.WithCancel(context.Background())
 	s.unwatch = cancel
-	go s.tellStatus(ctx, s.manager, s.status())
+	go s.tellStatus(ctx, s.manager)
 	if s.manager.Watchdog > 0 {
 		go s.feedWatchdog(ctx, s.manager)
 	}
@@ -43,11 +43,11 @@ func (s *service) status() string {
 		at = append(at, listen.URL(l))
 	}
 	return fmt.Sprintf("serving %s on %s with %s × %s", s.app.name, strings.Join(at, ", "),
-		plural(s.config.Workers, "worker"), plural(s.config.Threads, "thread"))
+		plural(s.supervisor.Size(), "worker"), plural(s.config.Threads, "thread"))
 }
 
 // tellStatus keeps the status line up to date, until the server stops.
-func (s *service) tellStatus(ctx context.Context, manager *systemd.Notifier, what string) {
+func (s *service) tellStatus(ctx context.Context, manager *systemd.Notifier) {
 	tick := time.NewTicker(statusEvery)
 	defer tick.Stop()
 	before, at := s.engine.Stats(), time.Now()
@@ -60,7 +60,7 @@ func (s *service) tellStatus(ctx context.Context, manager *systemd.Notifier, wha
 		case <-tick.C:
 		}
 		now, stats := time.Now(), s.engine.Stats()
-		s.say(manager.Status(what + "; " + busyness(before, stats, now.Sub(at))))
+		s.say(manager.Status(s.status() + "; " + busyness(before, stats, now.Sub(at))))
 		before, at = stats, now
 	}
 }
@@ -84,10 +84,9 @@ func (s *service) reloading() (over func()) {
 		return func() {}
 	}
 	s.say(manager.Reloading())
-	status := s.status()
 	return func() {
 		if !s.controls.ending.Load() {
-			s.say(manager.Ready(status))
+			s.say(manager.Ready(s.status()))
 		}
 	}
 }

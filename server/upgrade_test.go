@@ -45,8 +45,8 @@ func successor(t *testing.T, script string, args ...string) *inheritance {
 func TestUpgradeHandsOver(t *testing.T) {
 	dir := t.TempDir()
 	path, said := filepath.Join(dir, "s"), filepath.Join(dir, "said")
-	b := startIn(t, successor(t, `printf r >&3; head -c 1 <&3 >"$0"; printf k >&3`, said), boots, "x", "-w1",
-		"-b", "unix:"+path)
+	script := `printf r >&3; head -c 1 <&3 >"$0"; printf k >&3`
+	b := startIn(t, successor(t, script, said), boots, "x", "-w1", "-b", "unix:"+path)
 	b.stderr.wait(t, listening)
 	close(b.engine.idle)
 	b.signals <- syscall.SIGUSR2
@@ -253,6 +253,24 @@ func TestStopIsTheLastWord(t *testing.T) {
 		t.Errorf("the manager hears %q after the stop", got)
 	}
 	close(b.engine.idle)
+	b.wantCode(exitClean)
+}
+
+// The status line follows ctl scale and the signals that do the same.
+func TestStatusTellsOfAllWorkers(t *testing.T) {
+	in, hear := managed(t, "")
+	b := startIn(t, in, boots, "x", "-w1", "-b", "127.0.0.1:0")
+	b.stderr.wait(t, listening)
+	b.signals <- syscall.SIGTTIN
+	b.signals <- syscall.SIGHUP
+	want := []string{" with 1 worker × 4", "RELOADING=1", " with 2 workers × 4"}
+	for _, want := range want {
+		if got := hear(waitMax); !strings.Contains(got, want) {
+			t.Errorf("the manager hears %q, want %q", got, want)
+		}
+	}
+	close(b.engine.idle)
+	b.signals <- syscall.SIGTERM
 	b.wantCode(exitClean)
 }
 
