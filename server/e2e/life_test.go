@@ -276,6 +276,7 @@ func TestNoOrphans(t *testing.T) {
 		{"live_thread:app", "4"},
 	} {
 		t.Run(c.app+"."+c.threads, func(t *testing.T) {
+			t.Parallel() // they wait, for the most part
 			s := startCommand(t, fixture(anyPython(), c.app, "-w", "2", "-t", c.threads))
 			s.wantWorkers(t, 2)
 			if c.app == "sleeps:app" {
