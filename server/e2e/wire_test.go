@@ -234,10 +234,12 @@ func (w *wire) want(status int) answer {
 	return a
 }
 
-// wantClosed requires the connection's end and no byte before it.
+// wantClosed requires the connection's end and no byte before it. It closes too: until then the
+// server lingers (RFC 9112 section 9.6), and who waits for the server's end waits for that.
 func (w *wire) wantClosed() {
 	w.t.Helper()
 	rest, err := io.ReadAll(w.r)
+	_ = w.Close()
 	var late net.Error
 	if errors.As(err, &late) && late.Timeout() {
 		w.t.Fatalf("connection: got open after %v, want closed", answerMax)
