@@ -178,9 +178,12 @@ type callbacks struct {
 }
 
 func (cb *callbacks) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
-	if c, ok := gc.Context().(*client); ok {
-		defer cb.loop.recover(c)
-		cb.loop.opened(c, gc)
+	switch owner := gc.Context().(type) {
+	case *client:
+		defer cb.loop.recover(owner)
+		cb.loop.opened(owner, gc)
+	case *lane: // not where it is enrolled: its worker may die before that goroutine goes on
+		owner.bell = gc
 	}
 	return nil, gnet.None
 }

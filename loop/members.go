@@ -41,7 +41,7 @@ func (m *member) done(n int64) {
 type lane struct {
 	member   *member
 	bridge   *pybridge.Lane
-	bell     gnet.Conn // the doorbell's end in the loop
+	bell     gnet.Conn // the doorbell's end in the loop, from its opening on
 	clients  []*client // by slot
 	placed   []int64   // by slot: loop time at which its request was put there
 	threads  int64     // of the worker
@@ -78,9 +78,10 @@ func (l *loop) enrol(m *member) *lane {
 		return nil
 	}
 	ln := newLane(m, bridge)
+	var enrolled gnet.Conn
 	bell, err := bellConn(doorbell)
 	if err == nil {
-		ln.bell, err = l.client.EnrollContext(bell, ln)
+		enrolled, err = l.client.EnrollContext(bell, ln)
 	}
 	if err != nil {
 		l.log.Error("cannot link a worker to a loop; it is killed", "worker", m.worker.ID(),
@@ -89,7 +90,7 @@ func (l *loop) enrol(m *member) *lane {
 		m.worker.Kill()
 		return nil
 	}
-	bridge.SetDoorbellFD(ln.bell.Fd())
+	bridge.SetDoorbellFD(enrolled.Fd())
 	return ln
 }
 

@@ -143,3 +143,27 @@ func TestAbortOfASlowReader(t *testing.T) {
 	wantDrained(t, 0, drained)
 	<-ended
 }
+
+// A worker may die at any moment while loops are linked to it.
+func TestDeathWhileLinked(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, func(c *Config) { c.Loops = 2 })
+	for range 30 {
+		w := g.unadded()
+		done, _ := g.r.SwitchWorkers([]Worker{w}, nil)
+		w.Kill()
+		g.closed("the switch", done)
+		g.r.RemoveWorker(w)
+	}
+	for _, l := range g.r.loops {
+		g.on(l, func() {
+			if n := len(l.lanes); n != 0 {
+				t.Errorf("lanes: got %d, want 0", n)
+			}
+		})
+	}
+	g.serve(g.worker(), nil)
+	p := g.dial()
+	p.send(get("/"))
+	p.want(200, "/")
+}
