@@ -1,28 +1,25 @@
-"""Its environ's str items as JSON. With ?keep it keeps what belongs to the request, then counts
-what of all that was ever kept still answers; it spoils its environ in any case."""
+"""Its environ's strings, and how much of what ?keep ever kept still answers; spoils its environ."""
 
+import contextlib
 import json
 
 kept = []
 
 
 def answers(call):
-    try:
+    with contextlib.suppress(RuntimeError, ValueError):
         call()
-    except (RuntimeError, ValueError):
-        return False
-    return True
+        return True
 
 
 def app(environ, start_response):
-    late = sum(answers(call) for call in kept)
-    body = environ["wsgi.input"].read().decode()
-    gone = environ["gophersnake.client_disconnected"]()
+    late = sum(bool(answers(call)) for call in kept)
+    read, gone = environ["wsgi.input"].read, environ["gophersnake.client_disconnected"]
     answer = {k: v for k, v in environ.items() if isinstance(v, str)}
+    answer = {"environ": answer, "late": late, "body": read().decode(), "gone": gone()}
     write = start_response("200 OK", [])
-    write(json.dumps({"environ": answer, "late": late, "body": body, "gone": gone}).encode())
+    write(json.dumps(answer).encode())
     if environ["QUERY_STRING"] == "keep":
-        own = environ["wsgi.input"].read, environ["gophersnake.client_disconnected"]
-        kept.extend([*own, lambda: write(b"late"), lambda: start_response("500 Late", [])])
+        kept.extend([read, gone, lambda: write(b"late"), lambda: start_response("500 Late", [])])
     environ.update({"HTTP_HOST": "spoilt", "PATH_INFO": "spoilt", "wsgi.input": None})
     return []
