@@ -8,8 +8,8 @@ import (
 )
 
 // SwitchWorkers starts handing requests to those of in and stops handing them to those of out.
-// When every loop has done so, done is closed. For each of out there is a channel, in order, that is
-// closed when it has no request in flight, or is dead.
+// When every loop has done so, done is closed. For each of out there is a channel, in order, that
+// is closed when it has no request in flight, or is dead.
 //
 // Invariant: each loop does both in one step, so a client that had an answer of a new version of
 // the app never gets a later one of the old version, and there is no moment without a worker.

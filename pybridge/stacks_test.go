@@ -77,8 +77,8 @@ func TestStacksWithoutGIL(t *testing.T) {
 	})
 }
 
-// The stacks that come without the GIL show a slot that may change meanwhile: nothing of it is taken
-// for the report's end, and what follows for a report of its own.
+// The stacks that come without the GIL show a slot that may change meanwhile: nothing of it is
+// taken for the report's end, and what follows for a report of its own.
 func TestStacksOfChangingSlot(t *testing.T) {
 	t.Parallel()
 	p := launchReady(t, anyPython(t), "holds_gil", 2)

@@ -216,8 +216,8 @@ func (s *service) awaitNext(ctx context.Context) (*handover.Next, error) {
 	return next, nil
 }
 
-// closeDoors is the beginning of a drain that ctl asks for. A new server that starts is given up: it
-// would accept clients again, at a Unix socket whose file has gone.
+// closeDoors is the beginning of a drain that ctl asks for. A new server that starts is given up:
+// it would accept clients again, at a Unix socket whose file has gone.
 func (s *service) closeDoors() (leave bool) {
 	s.controls.drained.Store(true)
 	s.upgrade.cancel(errShut)

@@ -236,7 +236,7 @@ def load_app():
 
 
 def become_worker(shim):
-    """Be a template until a fork of it is a worker: True there, False in the template at its end."""
+    """Be a template until a fork of it is a worker: True there, False at the template's end."""
     template = source_module("_gophersnake_template", settings["template"])
     return template.run(shim, settings, REGION, CONTROL)
 

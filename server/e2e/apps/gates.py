@@ -1,5 +1,5 @@
-"""/hold waits until the FIFO $GATE was opened and closed by a writer. Every path answers the pid and
-the paths that were served before, a line each; the query adds nothing to them."""
+"""/hold waits until the FIFO $GATE was opened and closed by a writer. Every path answers the pid
+and the paths that were served before, a line each; the query adds nothing to them."""
 
 import os
 
