@@ -3,8 +3,12 @@
 #include "pool.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 static uint64_t clock_ns(clockid_t id)
 {
@@ -45,12 +49,34 @@ void gs_pool_init(struct pool *p, struct region *r, int free_threaded)
     p->free_threaded = free_threaded;
 }
 
+/* GIL held or not. The kernel's line about the calling thread: a descriptor, or -1. */
+static int open_stat(void)
+{
+    char path[40];
+
+    snprintf(path, sizeof path, "/proc/self/task/%ld/stat", syscall(SYS_gettid));
+    return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+/* GIL held or not. 1 when the thread runs, or would if it had a CPU. */
+static int is_runnable(const struct thread *t)
+{
+    char line[128]; /* "TID (NAME) STATE ...", NAME at most 15 bytes */
+    ssize_t n = pread(t->stat, line, sizeof line - 1, 0);
+
+    line[n > 0 ? n : 0] = 0;
+    const char *state = strrchr(line, ')');
+    return state && state[1] == ' ' && state[2] == 'R';
+}
+
 /* GIL held or not. A thread joins the pool, running. */
 void gs_pool_enter(struct pool *p, struct thread *t, uint32_t id)
 {
     t->id = id;
     t->wake = gs_wake_word(p->region, id);
+    t->stat = open_stat();
     gs_lock(&p->lock);
+    p->entered[id] = t;
     t->state = THREAD_RUNNING;
     p->running++;
     gs_unlock(&p->lock);
@@ -120,6 +146,18 @@ static void wake(struct thread *t)
     gs_futex_wake(t->wake, 1, 1);
 }
 
+/* Lock held. Whether a thread that serves could run now. Asked only when the process used next to
+ * no CPU for a tick, so the few microseconds that it takes are rare. */
+static int one_is_runnable(const struct pool *p)
+{
+    for (uint32_t i = 0; i < p->region->head.threads; i++) {
+        const struct thread *t = p->entered[i];
+        if (t && t->state == THREAD_RUNNING && is_runnable(t))
+            return 1;
+    }
+    return 0;
+}
+
 /* Lock held; requests wait and another thread runs. Whether the watcher shall serve: see the rule
  * in pool.h. */
 static int running_ones_are_blocked(struct pool *p)
@@ -134,7 +172,7 @@ static int running_ones_are_blocked(struct pool *p)
     p->seen_started = started;
     if (progress)
         return 0;
-    if (used * 5 < wall)
+    if (used * 5 < wall && !one_is_runnable(p))
         return 1;
     if (now - p->joined_ns < GS_FAIR_NS)
         return 0;

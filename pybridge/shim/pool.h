@@ -10,9 +10,10 @@
  *     runs, the last one parked; while somebody runs, the top of the stack, unless a watcher is at
  *     work; 0 when no ring is wanted.
  *   - A thread that is rung while another one runs is the watcher. It looks at the queue every
- *     tick. If requests wait, none was begun since its last look and the process used little CPU,
- *     then the running threads are blocked, and the watcher serves. If they compute, it joins them
- *     only every GS_FAIR_NS, for fairness.
+ *     tick. If requests wait, none was begun since its last look, the process used little CPU and
+ *     no running thread could run, then they are blocked, and the watcher serves. A thread that
+ *     could run but has no CPU still holds the GIL: joining it would only make two wait. If they
+ *     compute, the watcher joins them only every GS_FAIR_NS, for fairness.
  *   - Requests that are long while the GIL is mostly free (I/O) make the pool eager: a thread that
  *     is rung serves at once, and one that got the GIL quickly wakes the next while requests wait.
  *   - On free-threaded builds whoever is rung serves.
@@ -41,6 +42,7 @@ struct thread {
     struct thread *below;    /* next on the stack of parked threads; under the lock */
     int called; /* taken off the stack and counted as running by another thread; under the lock */
     _Atomic uint32_t *wake; /* its futex word in the region */
+    int stat;               /* descriptor of its /proc/self/task/TID/stat, or -1 */
     int handles_signals;    /* the main thread */
 };
 
@@ -51,6 +53,7 @@ struct pool {
     struct thread *parked;   /* stack; under the lock, as is all below unless said otherwise */
     struct thread *watcher;  /* looks every tick, or NULL */
     struct thread *listener; /* whom the bell last named */
+    struct thread *entered[GS_THREADS_MAX]; /* by id; NULL before it has entered */
     uint32_t running;
     uint32_t idle_ticks;
     uint32_t seen_started; /* `started` at the watcher's last look */
