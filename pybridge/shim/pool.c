@@ -82,11 +82,14 @@ void gs_pool_enter(struct pool *p, struct thread *t, uint32_t id)
     gs_unlock(&p->lock);
 }
 
-/* Lock held. Long requests while the GIL is mostly free: waking another thread at once pays. */
+/* Lock held. Long requests while the GIL is mostly free: waking another thread at once pays. The
+ * mean tells of a wait for the GIL when it is over; until then who waits speaks for himself, or a
+ * GIL that has become busy would draw all threads to its door. */
 static int eager(const struct pool *p)
 {
     return p->free_threaded
-           || (atomic_load_explicit(&p->service_ns, memory_order_relaxed) > GS_LONG_NS
+           || (atomic_load_explicit(&p->at_door, memory_order_relaxed) == 0
+               && atomic_load_explicit(&p->service_ns, memory_order_relaxed) > GS_LONG_NS
                && atomic_load_explicit(&p->gil_wait_ns, memory_order_relaxed) < GS_GIL_FREE_NS);
 }
 
@@ -171,12 +174,14 @@ static int running_ones_are_blocked(struct pool *p)
     p->look_cpu_ns = cpu;
     p->seen_started = started;
     if (progress)
+        p->begun_ns = now;
+    if (progress || atomic_load_explicit(&p->at_door, memory_order_relaxed))
         return 0;
     if (used * 5 < wall && !one_is_runnable(p))
         return 1;
-    if (now - p->joined_ns < GS_FAIR_NS)
+    if (now - p->begun_ns < (uint64_t)GS_FAIR_NS * p->running)
         return 0;
-    p->joined_ns = now;
+    p->begun_ns = now;
     return 1;
 }
 
@@ -196,6 +201,7 @@ static void begin_watch(struct pool *p, struct thread *t)
 {
     p->watcher = t;
     p->idle_ticks = 0;
+    p->tick_us = GS_TICK_US;
     atomic_store(p->region->bell, 0);
     running_ones_are_blocked(p); /* takes the first readings */
 }
@@ -221,13 +227,17 @@ static int watch(struct pool *p, struct thread *t, int64_t *timeout_us)
         p->idle_ticks = 0;
         if (running_ones_are_blocked(p))
             return 1;
+        p->tick_us = p->tick_us < GS_TICK_MAX_US / 2 ? 2 * p->tick_us : GS_TICK_MAX_US;
     } else if (++p->idle_ticks > GS_IDLE_TICKS_MAX) {
         p->watcher = NULL;
         if (!be_named(p, t))
             return 0;
         begin_watch(p, t);
     }
-    *timeout_us = GS_TICK_US;
+    if (!p->idle_ticks)
+        *timeout_us = p->tick_us;
+    else
+        *timeout_us = p->tick_us = GS_TICK_US;
     return 0;
 }
 
@@ -246,7 +256,8 @@ static int listen_to_bell(struct pool *p, struct thread *t, int64_t *timeout_us)
 }
 
 /* GIL not held. Parks t until there is something to do for it: PARK_SERVE (it counts as running
- * again), PARK_QUIT, or PARK_SIGNAL (main thread only: a signal came; it counts as running). */
+ * again), PARK_QUIT, or PARK_SIGNAL (main thread only: a signal came; it counts as running). But
+ * for PARK_QUIT the caller says by gs_pool_got_gil when it has the GIL. */
 enum park_result gs_pool_park(struct pool *p, struct thread *t)
 {
     struct thread *helper = NULL;
@@ -289,6 +300,8 @@ enum park_result gs_pool_park(struct pool *p, struct thread *t)
             break;
         }
     }
+    if (result != PARK_QUIT)
+        atomic_fetch_add_explicit(&p->at_door, 1, memory_order_relaxed);
     gs_unlock(&p->lock);
     if (helper)
         wake(helper);
@@ -308,6 +321,7 @@ void gs_pool_got_gil(struct pool *p, uint64_t waited_ns)
 {
     struct thread *next = NULL;
 
+    atomic_fetch_sub_explicit(&p->at_door, 1, memory_order_relaxed);
     mean(&p->gil_wait_ns, waited_ns);
     if (waited_ns >= GS_CHAIN_NS
         || atomic_load_explicit(&p->service_ns, memory_order_relaxed) < GS_LONG_NS

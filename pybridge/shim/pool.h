@@ -13,9 +13,12 @@
  *     tick. If requests wait, none was begun since its last look, the process used little CPU and
  *     no running thread could run, then they are blocked, and the watcher serves. A thread that
  *     could run but has no CPU still holds the GIL: joining it would only make two wait. If they
- *     compute, the watcher joins them only every GS_FAIR_NS, for fairness.
+ *     compute, the watcher joins them only when none was begun for GS_FAIR_NS and each of them, for
+ *     fairness; never while another one waits for the GIL. As long as they are not blocked its
+ *     ticks become longer, for each is a wake-up on a CPU that they could use.
  *   - Requests that are long while the GIL is mostly free (I/O) make the pool eager: a thread that
- *     is rung serves at once, and one that got the GIL quickly wakes the next while requests wait.
+ *     is rung serves at once if nobody waits for the GIL, and one that got the GIL quickly wakes
+ *     the next while requests wait.
  *   - On free-threaded builds whoever is rung serves.
  */
 #ifndef GS_POOL_H
@@ -27,8 +30,9 @@
 #include <stdint.h>
 
 #define GS_TICK_US 250u        /* between two looks of the watcher */
+#define GS_TICK_MAX_US 2000u   /* the same while the running threads are not blocked */
 #define GS_IDLE_TICKS_MAX 20u  /* looks at an empty queue before the watcher sleeps */
-#define GS_FAIR_NS 20000000u   /* how often a computing thread is joined by another one */
+#define GS_FAIR_NS 5000000u    /* for each computing thread, before it is joined by another one */
 #define GS_LONG_NS 100000u     /* a request above this is long */
 #define GS_GIL_FREE_NS 500000u /* mean wait for the GIL below which it counts as free */
 #define GS_CHAIN_NS 200000u    /* own wait for the GIL below which the next thread is woken too */
@@ -55,9 +59,11 @@ struct pool {
     struct thread *listener; /* whom the bell last named */
     struct thread *entered[GS_THREADS_MAX]; /* by id; NULL before it has entered */
     uint32_t running;
-    uint32_t idle_ticks;
+    uint32_t idle_ticks, tick_us;
     uint32_t seen_started; /* `started` at the watcher's last look */
-    uint64_t look_ns, look_cpu_ns, joined_ns;
+    uint64_t look_ns, look_cpu_ns;
+    uint64_t begun_ns; /* the watcher's last look that saw a request begun, or somebody join */
+    _Atomic uint32_t at_door;     /* threads between gs_pool_park and gs_pool_got_gil; any thread */
     _Atomic uint32_t started;     /* requests begun, ever; any thread */
     _Atomic uint64_t service_ns;  /* moving mean of a request's wall time; any thread */
     _Atomic uint64_t gil_wait_ns; /* moving mean of a woken thread's wait for the GIL; any thread */

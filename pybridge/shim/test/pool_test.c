@@ -625,7 +625,7 @@ static int somebody_watches(struct crew *c)
 {
     gs_lock(&c->pool.lock);
     int some = c->pool.watcher != NULL;
-    c->pool.joined_ns = gs_now_ns();
+    c->pool.begun_ns = gs_now_ns();
     atomic_store(&c->pool.gil_wait_ns, 1000 * GS_GIL_FREE_NS);
     gs_unlock(&c->pool.lock);
     return some;
@@ -718,6 +718,31 @@ static void computing_runner_is_joined(void)
     CHECK(d.answered == 1 && atomic_load(&c->busy), "the long request was answered first");
     atomic_store(&c->busy, 0);
     drive(&d, 0, 0);
+    crew_end(c);
+}
+
+/* Requests that compute keep the GIL busy: who waits for it keeps the others away from its door,
+ * although it was free until now. */
+static void a_busy_gil_draws_no_crowd(void)
+{
+    struct crew *c = crew_new(16, 1, 0);
+    struct driver d;
+    uint32_t most = 0;
+
+    until(c, at_rest, "the pool does not come to rest");
+    atomic_store(&c->pool.service_ns, 10 * GS_LONG_NS);
+    driver_init(&d, c, 0, 16);
+    for (int i = 0; i < 40; i++)
+        publish(&d, KIND_COMPUTE, 1000);
+    loop_ring(c->loop);
+    while (d.in_flight) {
+        await(&d, "no answer: a wake-up was lost");
+        uint32_t now = atomic_load(&c->pool.at_door);
+        most = now > most ? now : most;
+    }
+    CHECK(most <= 4, "%u threads waited for the GIL", most);
+    until(c, at_rest, "the pool does not come to rest");
+    CHECK(atomic_load(&c->pool.at_door) == 0, "somebody waits for the GIL at rest");
     crew_end(c);
 }
 
@@ -822,6 +847,7 @@ int main(int argc, char **argv)
     watcher_leaves_and_is_rung();
     lone_sleeper_costs_ticks();
     computing_runner_is_joined();
+    a_busy_gil_draws_no_crowd();
     sleepers_overlap();
     the_warm_thread_serves();
     rest_costs_nothing();
