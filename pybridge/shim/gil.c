@@ -62,7 +62,7 @@ static void serve_queued(struct context *c, uint64_t then)
         now = gs_now_ns();
         gs_pool_served(&shim.pool, now - then);
         then = now;
-        if (GS_PLAIN)
+        if (GS_PLAIN || gs_pool_is_over(&shim.pool, &c->thread, now))
             return;
     }
 }
@@ -86,7 +86,7 @@ int gs_serve(struct context *c)
             return -1;
         now = gs_now_ns();
         c->gil_us = (uint32_t)((now - before) / 1000);
-        gs_pool_got_gil(&shim.pool, now - before);
+        gs_pool_got_gil(&shim.pool, &c->thread, now - before);
     }
 }
 

@@ -317,12 +317,13 @@ static void mean(_Atomic uint64_t *m, uint64_t sample)
 
 /* GIL just taken. waited_ns: how long that took. Wakes the next thread when the GIL was free,
  * requests are long and more of them wait. */
-void gs_pool_got_gil(struct pool *p, uint64_t waited_ns)
+void gs_pool_got_gil(struct pool *p, struct thread *t, uint64_t waited_ns)
 {
     struct thread *next = NULL;
 
     atomic_fetch_sub_explicit(&p->at_door, 1, memory_order_relaxed);
     mean(&p->gil_wait_ns, waited_ns);
+    t->over_ns = waited_ns < GS_GIL_FREE_NS ? 0 : gs_now_ns() + GS_FAIR_NS;
     if (waited_ns >= GS_CHAIN_NS
         || atomic_load_explicit(&p->service_ns, memory_order_relaxed) < GS_LONG_NS
         || gs_queued(p->region) < 2)
@@ -336,6 +337,19 @@ void gs_pool_got_gil(struct pool *p, uint64_t waited_ns)
     gs_unlock(&p->lock);
     if (next)
         wake(next);
+}
+
+/* GIL held. Whether t, which had to wait for the GIL, has had its share of it and another one can
+ * go on with what is queued. */
+int gs_pool_is_over(struct pool *p, struct thread *t, uint64_t now)
+{
+    if (t->over_ns == 0 || now < t->over_ns)
+        return 0;
+    t->over_ns = 0;
+    gs_lock(&p->lock);
+    int over = p->running > 1 && !eager(p);
+    gs_unlock(&p->lock);
+    return over;
 }
 
 /* GIL held or not. One request took took_ns of wall time. */

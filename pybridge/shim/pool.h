@@ -16,6 +16,8 @@
  *     compute, the watcher joins them only when none was begun for GS_FAIR_NS and each of them, for
  *     fairness; never while another one waits for the GIL. As long as they are not blocked its
  *     ticks become longer, for each is a wake-up on a CPU that they could use.
+ *   - A thread that had to wait for the GIL leaves when it has served for GS_FAIR_NS, if another one
+ *     still runs: two that compute would fight for the GIL as long as requests wait.
  *   - Requests that are long while the GIL is mostly free (I/O) make the pool eager: a thread that
  *     is rung serves at once if nobody waits for the GIL, and one that got the GIL quickly wakes
  *     the next while requests wait.
@@ -29,11 +31,11 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
-#define GS_TICK_US 250u        /* between two looks of the watcher */
-#define GS_TICK_MAX_US 2000u   /* the same while the running threads are not blocked */
-#define GS_IDLE_TICKS_MAX 20u  /* looks at an empty queue before the watcher sleeps */
-#define GS_FAIR_NS 5000000u    /* for each computing thread, before it is joined by another one */
-#define GS_LONG_NS 100000u     /* a request above this is long */
+#define GS_TICK_US 250u       /* between two looks of the watcher */
+#define GS_TICK_MAX_US 2000u  /* the same while the running threads are not blocked */
+#define GS_IDLE_TICKS_MAX 20u /* looks at an empty queue before the watcher sleeps */
+#define GS_FAIR_NS 5000000u /* each computing thread has this, then one joins; so has who joined */
+#define GS_LONG_NS 100000u  /* a request above this is long */
 #define GS_GIL_FREE_NS 500000u /* mean wait for the GIL below which it counts as free */
 #define GS_CHAIN_NS 200000u    /* own wait for the GIL below which the next thread is woken too */
 
@@ -47,6 +49,7 @@ struct thread {
     int called; /* taken off the stack and counted as running by another thread; under the lock */
     _Atomic uint32_t *wake; /* its futex word in the region */
     int stat;               /* descriptor of its /proc/self/task/TID/stat, or -1 */
+    uint64_t over_ns;       /* when it has had its share of a busy GIL; 0 never */
     int handles_signals;    /* the main thread */
 };
 
@@ -73,7 +76,8 @@ struct pool {
 void gs_pool_init(struct pool *p, struct region *r, int free_threaded);
 void gs_pool_enter(struct pool *p, struct thread *t, uint32_t id);
 enum park_result gs_pool_park(struct pool *p, struct thread *t);
-void gs_pool_got_gil(struct pool *p, uint64_t waited_ns);
+void gs_pool_got_gil(struct pool *p, struct thread *t, uint64_t waited_ns);
+int gs_pool_is_over(struct pool *p, struct thread *t, uint64_t now);
 void gs_pool_served(struct pool *p, uint64_t took_ns);
 void gs_pool_quit(struct pool *p);
 uint64_t gs_now_ns(void);

@@ -191,6 +191,8 @@ static void serve_queued(struct member *m)
         now = gs_now_ns();
         gs_pool_served(&c->pool, now - then);
         then = now;
+        if (gs_pool_is_over(&c->pool, &m->thread, now))
+            return;
     }
 }
 
@@ -212,7 +214,7 @@ static void *member_main(void *argument)
             break;
         CHECK(why == PARK_SERVE || m->thread.handles_signals, "a signal for another thread");
         atomic_fetch_add(&m->signals, why == PARK_SIGNAL);
-        gs_pool_got_gil(&c->pool, gs_now_ns() - before);
+        gs_pool_got_gil(&c->pool, &m->thread, gs_now_ns() - before);
     }
     leave_python(c);
     atomic_fetch_add(&c->finished, 1);
@@ -746,6 +748,48 @@ static void a_busy_gil_draws_no_crowd(void)
     crew_end(c);
 }
 
+/* 1 when only one thread runs although requests wait and some were begun since `started`. */
+static int share_is_over(struct crew *c, uint32_t started)
+{
+    gs_lock(&c->pool.lock);
+    int over = c->pool.running == 1 && gs_queued(&c->loop->region) > 0
+               && atomic_load(&c->pool.started) > started;
+    gs_unlock(&c->pool.lock);
+    return over;
+}
+
+/* A thread that had to wait for a busy GIL leaves when it has had its share, though requests wait:
+ * two threads that compute would go on fighting. */
+static void a_share_of_the_gil_ends(void)
+{
+    struct crew *c = crew_new(2, 1, 0);
+    struct driver d;
+
+    until(c, at_rest, "the pool does not come to rest");
+    driver_init(&d, c, 0, 2);
+    publish(&d, KIND_BUSY, 0);
+    loop_ring(c->loop);
+    until(c, busy, "the first request does not begin");
+    uint64_t begun = clock_now_ns();
+    uint32_t started = atomic_load(&c->pool.started);
+    while (!share_is_over(c, started)) {
+        CHECK(clock_now_ns() - begun < STALL_MS * 1000000ull, "a share of the GIL does not end");
+        collect(&d);
+        if (d.in_flight == 1) { /* also again: who got the GIL at once serves them all */
+            atomic_store(&c->pool.gil_wait_ns, 1000 * GS_GIL_FREE_NS);
+            started = atomic_load(&c->pool.started);
+            for (int i = 0; i < 20; i++)
+                publish(&d, KIND_COMPUTE, 2000);
+            loop_ring(c->loop);
+        }
+        sched_yield();
+    }
+    atomic_store(&c->busy, 0);
+    drive(&d, 0, 0);
+    until(c, at_rest, "the pool does not come to rest");
+    crew_end(c);
+}
+
 /* Sleeping requests run beside each other: the whole takes far less than their sum. */
 static void sleepers_overlap(void)
 {
@@ -848,6 +892,7 @@ int main(int argc, char **argv)
     lone_sleeper_costs_ticks();
     computing_runner_is_joined();
     a_busy_gil_draws_no_crowd();
+    a_share_of_the_gil_ends();
     sleepers_overlap();
     the_warm_thread_serves();
     rest_costs_nothing();
