@@ -16,8 +16,8 @@
  *     compute, the watcher joins them only when none was begun for GS_FAIR_NS and each of them, for
  *     fairness; never while another one waits for the GIL. As long as they are not blocked its
  *     ticks become longer, for each is a wake-up on a CPU that they could use.
- *   - A thread that had to wait for the GIL leaves when it has served for GS_FAIR_NS, if another one
- *     still runs: two that compute would fight for the GIL as long as requests wait.
+ *   - A thread that had to wait for the GIL leaves when it has served for GS_FAIR_NS, if another
+ *     one still runs: two that compute would fight for the GIL as long as requests wait.
  *   - Requests that are long while the GIL is mostly free (I/O) make the pool eager: a thread that
  *     is rung serves at once if nobody waits for the GIL, and one that got the GIL quickly wakes
  *     the next while requests wait.
