@@ -102,7 +102,7 @@ func TestFaultDeadlock(t *testing.T) {
 	}
 	l.stop()
 	l.wantNoneFailed(t)
-	s.says("in deadlock") // the stacks tell where
+	s.says("in deadlock")      // the stacks tell where
 	s.stop(syscall.SIGTERM, 0) // what hangs has had its 504
 }
 
