@@ -228,7 +228,7 @@ func (s *service) closeDoors() (leave bool) {
 // finishUpgrade lets the new server be the server, or goes on as before. It reports whether this
 // one is to leave.
 func (s *service) finishUpgrade(next *handover.Next, err error) (leave bool) {
-	if err == nil && s.controls.drained.Load() {
+	if s.controls.drained.Load() { // also when it failed because the doors were shut under it
 		err = errShut
 	} else if err == nil {
 		err = next.Confirm()
