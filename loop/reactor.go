@@ -108,9 +108,8 @@ func New(cfg Config) (*Reactor, error) {
 		}
 		r.loops = append(r.loops, l)
 	}
-	r.helpers.Add(2)
-	go r.clock()
-	go r.remember()
+	r.helpers.Go(func() { r.every(clockTick, r.tick) })
+	r.helpers.Go(func() { r.every(pictureEvery, func() { r.recent.add(r.Stats().Waits) }) })
 	return r, nil
 }
 

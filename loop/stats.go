@@ -242,18 +242,3 @@ func (r *recent) since(now Waits) Waits {
 	}
 	return now
 }
-
-// remember takes the pictures until the reactor ends.
-func (r *Reactor) remember() {
-	defer r.helpers.Done()
-	t := time.NewTicker(pictureEvery)
-	defer t.Stop()
-	for {
-		select {
-		case <-r.stopped:
-			return
-		case <-t.C:
-			r.recent.add(r.Stats().Waits)
-		}
-	}
-}

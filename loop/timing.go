@@ -124,22 +124,26 @@ func (t *timing) expired(now int64) (*client, timerKind) {
 // clockTick is how exact deadlines are.
 const clockTick = 100 * time.Millisecond
 
-// clock lets every loop look at its timing list. A loop that has not looked since the last
-// tick is busy and gets no second task.
-func (r *Reactor) clock() {
-	defer r.helpers.Done()
-	t := time.NewTicker(clockTick)
+// every calls f again and again until the reactor ends.
+func (r *Reactor) every(d time.Duration, f func()) {
+	t := time.NewTicker(d)
 	defer t.Stop()
 	for {
 		select {
 		case <-r.stopped:
 			return
 		case <-t.C:
+			f()
 		}
-		for _, l := range r.loops {
-			if !l.tickPosted.Swap(true) {
-				l.post(l.tick)
-			}
+	}
+}
+
+// tick lets every loop look at its timing list. A loop that has not looked since the last tick
+// is busy and gets no second task.
+func (r *Reactor) tick() {
+	for _, l := range r.loops {
+		if !l.tickPosted.Swap(true) {
+			l.post(l.tick)
 		}
 	}
 }
