@@ -18,7 +18,8 @@ const (
 	slack = 500 * time.Millisecond
 )
 
-// within checks a deadline: never early, at most two ticks late.
+// within checks a deadline: never early, at most two ticks and the slack late.
+// The deadline may count from any time after begun, so that is taken before what starts it.
 func within(t *testing.T, begun time.Time, want time.Duration) {
 	t.Helper()
 	if took := time.Since(begun); took < want || took > want+2*clockTick+slack {
@@ -30,7 +31,7 @@ func within(t *testing.T, begun time.Time, want time.Duration) {
 func TestNothingSent(t *testing.T) {
 	t.Parallel()
 	g := newRig(t, func(c *Config) { c.HeaderTimeout = short })
-	p, begun := g.dial(), time.Now()
+	begun, p := time.Now(), g.dial()
 	p.wantClosed()
 	within(t, begun, short)
 }
@@ -48,7 +49,7 @@ func TestOnlyEmptyLineSent(t *testing.T) {
 func TestTrickledHead(t *testing.T) {
 	t.Parallel()
 	g := newRig(t, func(c *Config) { c.HeaderTimeout = short })
-	p, begun := g.dial(), time.Now()
+	begun, p := time.Now(), g.dial()
 	stop := p.trickle("GET / HTTP/1.1\r\nX: " + strings.Repeat("x", 1000))
 	defer stop()
 	p.want(408, "")
@@ -100,9 +101,9 @@ func TestIdleClosesSilently(t *testing.T) {
 	g := newRig(t, func(c *Config) { c.KeepAlive = short })
 	g.serve(g.worker(), nil)
 	p := g.dial()
+	begun := time.Now()
 	p.send(get("/"))
 	p.want(200, "/")
-	begun := time.Now()
 	p.wantClosed()
 	within(t, begun, short)
 }
@@ -154,7 +155,7 @@ func TestSlowBody(t *testing.T) {
 			t.Parallel()
 			g := newRig(t, func(c *Config) { c.BodyTimeout = short })
 			w := g.worker()
-			p, begun := g.dial(), time.Now()
+			begun, p := time.Now(), g.dial()
 			p.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\n")
 			stop := p.trickle(rate)
 			defer stop()
@@ -190,8 +191,8 @@ func TestExpectWithoutBody(t *testing.T) {
 	g := newRig(t, func(c *Config) { c.BodyTimeout = short })
 	g.worker()
 	p := g.dial()
-	p.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
 	begun := time.Now()
+	p.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
 	p.want(100, "")
 	if took := time.Since(begun); took > slack {
 		t.Errorf("100 after %v", took)
@@ -239,9 +240,9 @@ func TestLinger(t *testing.T) {
 	t.Parallel()
 	g := newRig(t, nil)
 	quiet, p := g.dial(), g.dial()
+	begun := time.Now()
 	quiet.send("BAD\r\n\r\n")
 	p.send("BAD\r\n\r\n")
-	begun := time.Now()
 	p.want(400, "")
 	block := strings.Repeat("x", 64<<10)
 	sent := 0
@@ -265,16 +266,16 @@ func TestQueueAndAppTimeouts(t *testing.T) {
 	t.Parallel()
 	g := newRig(t, func(c *Config) { c.QueueTimeout, c.RequestTimeout = short, 2*short })
 	p := g.dial()
-	p.send(get("/"))
 	begun := time.Now()
+	p.send(get("/"))
 	p.want(503, "")
 	within(t, begun, short)
 	p.wantClosed()
 
 	w := g.worker()
 	late, half := g.dial(), g.dial()
-	late.send(get("/late"))
 	begun = time.Now()
+	late.send(get("/late"))
 	r := g.take(w)
 	half.send(get("/half"))
 	stream := g.take(w)

@@ -33,7 +33,7 @@ func (s *server) entry(message, request string) string {
 // wantTimeout makes a request and wants a bare 504 in time.
 func (s *server) wantTimeout(path string) {
 	s.t.Helper()
-	w, begun := dial(s.t, s.url()), time.Now()
+	begun, w := time.Now(), dial(s.t, s.url())
 	defer w.Close()
 	a := w.send(get(path)).want(504)
 	if took := time.Since(begun); took < timeout || took > timeout+5*time.Second {
