@@ -5,6 +5,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 VERSION ?= 0.1.0
+# gnet looks connections up by the kernel's word instead of a map: 3 to 6 % more requests a second.
+export GOFLAGS = -tags=poll_opt
 FUZZTIME ?= 30s
 
 # The end-to-end tests start the binary and need the environments of scripts/venv.sh; every

@@ -78,6 +78,7 @@ func (l *loop) submitTo(ln *lane, c *client) bool {
 	if err != nil {
 		return l.notTaken(ln, c, err)
 	}
+	l.handled++
 	ln.inFlight++
 	ln.member.inFlight.Add(1)
 	ln.clients[slot], ln.placed[slot] = c, l.moment()

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/panjf2000/gnet/v2"
 	"github.com/panjf2000/gnet/v2/pkg/logging"
@@ -51,18 +52,22 @@ type loop struct {
 	stale     bool  // some request has waited long in a slot, as of the last look
 	batch     int64 // nanoseconds since the reactor began, at the first event of this batch
 
-	flushPosted  bool
-	againWritten bool
-	tickPosted   atomic.Bool // any goroutine
+	flushComing bool
+	handled     int         // requests and replies since the last flush
+	expiring    bool        // more deadlines have passed than one turn has looked after
+	tickPosted  atomic.Bool // any goroutine
 
 	date   []byte
 	dateAt int64
 	stats  stats
 
-	// Two ends of a socket of our own: near is in the loop, and what is written to far comes
-	// back as an event.
-	near gnet.Conn
-	far  net.Conn
+	// Closed connections, of this batch and of the one before. With the build tag poll_opt gnet has
+	// their addresses in the kernel's list of events only, where the collector of garbage does not
+	// see them, and an event may come behind the one that closed them.
+	closed [2][]gnet.Conn
+
+	self   int // an eventfd: what is written to it comes back as an event, OnTraffic(*loop)
+	poller int // gnet's epoll descriptor; -1 if it could not be told
 
 	posting sync.RWMutex // held while a task is handed to gnet, and to set ended
 	ended   bool         // gnet must not be called any more
@@ -75,7 +80,7 @@ func newLoop(r *Reactor, index int) (*loop, error) {
 		reactor: r, cfg: &r.cfg, index: index, log: r.cfg.Log.With("loop", index),
 		parser:  http1.NewParser(r.cfg.Limits),
 		clients: make(map[*client]struct{}), drainers: make(map[*drainer]struct{}),
-		notes: make(map[string]*note),
+		notes: make(map[string]*note), self: -1, poller: -1,
 	}
 	l.queue.all = &r.queued
 	l.timing.init(&r.cfg)
@@ -95,27 +100,42 @@ func newLoop(r *Reactor, index int) (*loop, error) {
 	return l, nil
 }
 
-// openSelf enrols a socket of our own. Its event loop is how tasks are posted: gnet gives it out
-// only with a connection.
+// openSelf enrols an eventfd of our own. Its event loop is how tasks are posted: gnet gives it out
+// only with a connection. gnet enrols sockets only, so the eventfd takes the place of one.
 func (l *loop) openSelf() error {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	near, err := fileConn(fds[0], "loop")
+	if l.self, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return errors.Join(err, unix.Close(fds[0]), unix.Close(fds[1]))
+	}
+	socket, err := fileConn(fds[0], "loop")
+	err = errors.Join(err, unix.Close(fds[1]))
 	if err != nil {
-		_ = unix.Close(fds[1])
 		return err
 	}
-	if l.far, err = fileConn(fds[1], "loop"); err != nil {
-		_ = near.Close()
+	defer func() { _ = socket.Close() }()
+	if err := replace(socket, l.self); err != nil {
 		return err
 	}
-	if l.near, err = l.client.EnrollContext(near, l); err != nil {
+	near, err := l.client.EnrollContext(socket, l)
+	if err != nil {
 		return err
 	}
-	l.events = l.near.EventLoop()
+	l.events = near.EventLoop()
+	l.poller = pollerOf(near.Fd())
 	return nil
+}
+
+// replace makes the descriptor of a socket one of the open file behind fd.
+func replace(socket net.Conn, fd int) error {
+	raw, err := socket.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	failed := raw.Control(func(s uintptr) { err = unix.Dup3(fd, int(s), unix.O_CLOEXEC) })
+	return errors.Join(failed, err)
 }
 
 // fileConn makes a net.Conn of a descriptor, which it takes over.
@@ -202,17 +222,18 @@ func (cb *callbacks) OnTraffic(gc gnet.Conn) gnet.Action {
 	case *lane:
 		defer l.recover(nil)
 		l.takeReplies(owner)
+		l.flushSoon()
 	case *loop:
 		defer l.recover(nil)
-		l.againWritten = false
-		l.expireDue()
 		l.flush()
+		l.lull()
 	}
 	return gnet.None
 }
 
 func (cb *callbacks) OnClose(gc gnet.Conn, err error) gnet.Action {
 	l := cb.loop
+	l.closed[0] = append(l.closed[0], gc)
 	switch owner := gc.Context().(type) {
 	case *client:
 		defer l.recover(owner)
@@ -226,54 +247,52 @@ func (cb *callbacks) OnClose(gc gnet.Conn, err error) gnet.Action {
 	return gnet.None
 }
 
-// flushSoon makes the flush run once, after the events at hand: a doorbell a batch, not one a
-// request. It is called on the loop only, so gnet cannot have ended.
+// flushSoon makes the flush run once, after the events that are ready now: a doorbell a batch, not
+// one a request. A task would need memory, and gnet runs tasks before it looks at sockets.
 func (l *loop) flushSoon() {
-	if l.flushPosted {
+	if l.flushComing {
 		return
 	}
-	l.flushPosted, l.batch = true, l.reactor.monotonic()
-	_ = l.events.Execute(context.Background(), (*flusher)(l))
-}
-
-// flusher is a loop as gnet's task: one for all flushes, so that none is allocated.
-type flusher loop
-
-func (f *flusher) Run(context.Context) error {
-	l := (*loop)(f)
-	defer l.recover(nil)
-	l.flushPosted = false
-	l.flush()
-	return nil
+	l.flushComing, l.batch = true, l.reactor.monotonic()
+	one := uint64(1)
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(l.self), uintptr(unsafe.Pointer(&one)), 8)
 }
 
 // flush rings the workers that got requests and takes the replies that came meanwhile.
 func (l *loop) flush() {
+	l.flushComing = false
+	l.forgetClosed()
+	if l.expiring {
+		l.expiring = false
+		l.expireDue()
+	}
 	for _, ln := range l.lanes {
 		if ln.touched {
 			ln.touched = false
 			ln.bridge.Ring()
 		}
 	}
-	for i := 0; i < len(l.lanes); i++ {
-		l.takeReplies(l.lanes[i])
-	}
+	l.takeAllReplies()
 	if l.queue.len > 0 {
 		l.pump()
 	}
 }
 
-// again makes the flush run after the events that wait now. A task would run before them: gnet
-// empties its task queue before it looks at sockets.
-func (l *loop) again() {
-	if l.againWritten {
+// forgetClosed lets go of the connections that were closed before the last flush: the events of
+// their batch are over, for a batch has one flush.
+func (l *loop) forgetClosed() {
+	if len(l.closed[0])+len(l.closed[1]) == 0 {
 		return
 	}
-	l.againWritten = true
-	_, _ = l.far.Write(oneByte)
+	clear(l.closed[1])
+	l.closed[0], l.closed[1] = l.closed[1][:0], l.closed[0]
 }
 
-var oneByte = []byte{1} // never written to
+func (l *loop) takeAllReplies() {
+	for i := 0; i < len(l.lanes); i++ {
+		l.takeReplies(l.lanes[i])
+	}
+}
 
 // stop ends the loop. What is posted later is dropped.
 func (l *loop) stop() error {
@@ -292,8 +311,8 @@ func (l *loop) stop() error {
 	l.ended = true
 	l.posting.Unlock()
 	err := l.client.Stop()
-	if l.far != nil {
-		_ = l.far.Close()
+	if l.self >= 0 {
+		_ = unix.Close(l.self)
 	}
 	return err
 }

@@ -11,7 +11,7 @@
 //	drainer.go   what a socket does not take   close.go     the ways a client ends
 //	timing.go    deadlines                     members.go   workers that come and go
 //	queue.go     requests that wait            steal.go     requests that change workers
-//	stats.go     what can be seen from outside
+//	lull.go      how a loop waits              stats.go     what can be seen from outside
 package loop
 
 import (
@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -99,6 +100,9 @@ func New(cfg Config) (*Reactor, error) {
 		cfg: cfg, began: time.Now(), members: make(map[Worker]*member),
 		beganNS: clockMonotonic(),
 		failed:  make(chan error, 1), leaving: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	if cpus := cfg.Loops + 1; runtime.GOMAXPROCS(0) < cpus { // loops keep theirs; see lull
+		runtime.GOMAXPROCS(cpus)
 	}
 	r.buffers.max, r.spool.max = cfg.BufferBytesMax, cfg.SpoolBytesMax
 	for i := range cfg.Loops {

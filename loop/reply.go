@@ -13,7 +13,7 @@ func (l *loop) takeReplies(ln *lane) {
 	for n := 0; !ln.down; n++ {
 		if n == turnRepliesMax || bytes > turnBytesMax {
 			ln.bridge.FlushAcks()
-			l.again()
+			l.flushSoon()
 			break
 		}
 		ok, err := ln.bridge.Next(&r)
@@ -50,6 +50,7 @@ func (l *loop) broken(ln *lane) {
 // takeReply delivers one reply; true when its slot is free now. The client is found by slot and
 // generation, which the lane has checked (invariant 2).
 func (l *loop) takeReply(ln *lane, r *pybridge.Reply) bool {
+	l.handled++
 	c := ln.clients[r.Slot]
 	last := r.Flags&pybridge.ReplyLast != 0
 	ended := last || r.Flags&pybridge.ReplyEnd != 0
@@ -125,12 +126,10 @@ func (l *loop) send(c *client, data []byte) {
 		return
 	}
 	for len(data) > 0 {
-		n, err := unix.Write(c.fd, data)
-		if n > 0 {
-			data = data[n:]
-		}
+		n, err := sendNow(c.fd, data)
+		data = data[n:]
 		switch err {
-		case nil, unix.EINTR:
+		case 0, unix.EINTR:
 		case unix.EAGAIN:
 			l.startDrainer(c, data)
 			return

@@ -161,6 +161,9 @@ func (l *loop) tick() {
 	l.expireWaiting()
 	l.findHung()
 	l.expireDue()
+	if len(l.closed[0])+len(l.closed[1]) > 0 {
+		l.flushSoon()
+	}
 }
 
 func (l *loop) expireDue() {
@@ -171,7 +174,8 @@ func (l *loop) expireDue() {
 		}
 		l.expire(c, kind)
 	}
-	l.again()
+	l.expiring = true
+	l.flushSoon()
 }
 
 func (l *loop) expire(c *client, kind timerKind) {

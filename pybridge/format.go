@@ -22,6 +22,12 @@ const (
 	ackWaitOff  = 4
 )
 
+// What a loop that waits says to its worker; 0 while it looks for replies by itself.
+const (
+	sleeps = 1
+	naps   = 2
+)
+
 // States of a slot: the low bits of its state word; the generation is above them.
 const (
 	slotFree            = 0

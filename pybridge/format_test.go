@@ -17,7 +17,7 @@ var defines = map[string]uint64{ // never written to
 	"GS_MAGIC": magic, "GS_VERSION": version, "GS_LINE": lineBytes, "GS_BELL_OFF": bellOff,
 	"GS_WAKE_OFF": wakeOff, "GS_THREADS_MAX": threadsMax, "GS_LANES_MAX": lanesMax,
 	"GS_SLOTS_MAX": slotsMax, "GS_REQ_TAIL_OFF": reqTailOff, "GS_REP_TAIL_OFF": repTailOff,
-	"GS_ASLEEP_OFF": asleepOff, "GS_ACKS_OFF": acksOff,
+	"GS_ASLEEP_OFF": asleepOff, "GS_ACKS_OFF": acksOff, "GS_SLEEPS": sleeps, "GS_NAPS": naps,
 	"SLOT_FREE": slotFree, "SLOT_QUEUED": slotQueued, "SLOT_TAKEN": slotTaken,
 	"SLOT_STATE_MASK": slotStateMask, "SLOT_GENERATION_SHIFT": slotGenerationShift,
 	"REQ_HTTP10": flagHTTP10, "REQ_KEEP_ALIVE": flagKeepAlive, "REQ_HEAD": flagHead,

@@ -47,7 +47,7 @@ type Lane struct {
 
 	claimed  atomic.Bool // a loop has it, or the worker ended before
 	doorbell *os.File    // our end until the loop enrols it
-	bellFD   int         // descriptor for passing body files; set by the loop
+	bellFD   int         // the doorbell as the loop has it; passes body files too
 	files    *os.File    // socket by which files of responses come
 	inFlight int
 }
@@ -110,7 +110,7 @@ func (l *Lane) discard() {
 	}
 }
 
-// SetDoorbellFD names the descriptor by which body files are passed.
+// SetDoorbellFD names the loop's descriptor of the doorbell, by which body files are passed too.
 func (l *Lane) SetDoorbellFD(fd int) { l.bellFD = fd }
 
 // Slots is how many requests the lane can hold.
@@ -577,15 +577,36 @@ func (l *Lane) FlushAcks() {
 }
 
 // Sleep asks for the doorbell: true when the loop may sleep, false when replies have come.
-func (l *Lane) Sleep() bool {
+func (l *Lane) Sleep() bool { return l.sleep(sleeps) }
+
+// Nap is Sleep for a loop that looks again by itself in a moment: the doorbell is only wanted when
+// no request waits for a thread any more, or a thread waits for the loop.
+func (l *Lane) Nap() bool { return l.sleep(naps) }
+
+func (l *Lane) sleep(how uint32) bool {
 	asleep := l.region.word(l.base + asleepOff)
-	atomic.StoreUint32(asleep, 1)
+	atomic.StoreUint32(asleep, how)
 	if atomic.LoadUint32(l.region.word(l.base+repTailOff)) == l.repHead {
 		return true
 	}
 	atomic.StoreUint32(asleep, 0)
 	return false
 }
+
+// Rung reports whether the doorbell was rung since Sleep or Nap, or will be in this moment.
+func (l *Lane) Rung() bool { return atomic.LoadUint32(l.region.word(l.base+asleepOff)) == 0 }
+
+// Silence takes rings from the doorbell, so that it is not readable any more. What it misses is
+// read later and means nothing. False when the worker has closed its end.
+func (l *Lane) Silence() bool {
+	var b [16]byte
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(l.bellFD),
+		uintptr(unsafe.Pointer(&b)), uintptr(len(b)), unix.MSG_DONTWAIT, 0, 0)
+	return errno != 0 || n > 0
+}
+
+// DoorbellFD is what SetDoorbellFD named; -1 before.
+func (l *Lane) DoorbellFD() int { return l.bellFD }
 
 // Release ends the loop's use of the lane; no method may be called afterwards.
 func (l *Lane) Release() {

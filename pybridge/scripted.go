@@ -350,7 +350,22 @@ func (s *Scripted) write(lane int, e replyEntry) {
 	*(*replyEntry)(unsafe.Pointer(&s.region.mem[at])) = e
 	s.repNext[lane]++
 	atomic.StoreUint32(s.region.word(l.base+repTailOff), s.repNext[lane])
-	if atomic.SwapUint32(s.region.word(l.base+asleepOff), 0) != 0 {
+	asleep := atomic.LoadUint32(s.region.word(l.base + asleepOff))
+	if asleep == sleeps || asleep == naps && s.queued() == 0 {
+		s.ringDoorbell(lane)
+	}
+}
+
+// queued is how many requests wait for a thread; under mu.
+func (s *Scripted) queued() (n uint32) {
+	for i, l := range s.lanes {
+		n += atomic.LoadUint32(s.region.word(l.base+reqTailOff)) - s.reqHead[i]
+	}
+	return n
+}
+
+func (s *Scripted) ringDoorbell(lane int) {
+	if atomic.SwapUint32(s.region.word(s.lanes[lane].base+asleepOff), 0) != 0 {
 		_, _ = s.bells[lane].Write([]byte{1})
 	}
 }
@@ -392,6 +407,7 @@ func (s *Scripted) awaitAck(t *Taken, deadline time.Time) bool {
 	s.mu.Unlock()
 	for {
 		atomic.StoreUint32(waiting, 1)
+		s.ringDoorbell(t.Lane)
 		now := atomic.LoadUint32(count)
 		left := time.Until(deadline)
 		if now == acked && left > 0 {

@@ -333,8 +333,17 @@ char *gs_reserve(struct region *r, uint32_t lane, uint32_t thread, struct outlet
     }
 }
 
+/* GIL held or not. Wakes the loop, if nobody else does. */
+static void ring_doorbell(struct lane *l)
+{
+    char ring = 1;
+
+    if (atomic_exchange(l->asleep, 0))
+        send(l->doorbell, &ring, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 /* The taker's turn. Publishes a reply whose block of `used` bytes stands at reply->off as
- * gs_reserve gave it (used 0: a reply without a block), and rings the loop if it sleeps. */
+ * gs_reserve gave it (used 0: a reply without a block), and rings the loop if it wants that. */
 void gs_publish(struct region *r, uint32_t lane, struct outlet *o, const struct reply *reply,
                 uint32_t used)
 {
@@ -359,10 +368,9 @@ void gs_publish(struct region *r, uint32_t lane, struct outlet *o, const struct 
     l->rep_next++;
     atomic_store(l->rep_tail,
                  l->rep_next); /* sequentially consistent: ordered before the look at `asleep` */
-    if (atomic_load(l->asleep) && atomic_exchange(l->asleep, 0)) {
-        char ring = 1;
-        send(l->doorbell, &ring, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-    }
+    uint32_t asleep = atomic_load(l->asleep);
+    if (asleep == GS_SLEEPS || (asleep == GS_NAPS && gs_queued(r) == 0))
+        ring_doorbell(l);
 }
 
 /* GIL not held. Sleeps until the loop acknowledges a reply of this thread or the time is up: 1 if
@@ -373,6 +381,8 @@ int gs_wait_ack(struct region *r, uint32_t lane, uint32_t thread, struct outlet 
     struct ack *a = gs_ack(&r->lane[lane], thread);
 
     atomic_store(&a->waiting, 1);
+    if (atomic_load(r->lane[lane].asleep)) /* it naps, and what it wants to see is there already */
+        ring_doorbell(&r->lane[lane]);
     if (atomic_load(&a->count) == o->acked)
         gs_futex_wait(&a->count, o->acked, (int64_t)timeout_ms * 1000, 1);
     atomic_store(&a->waiting, 0);

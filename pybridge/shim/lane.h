@@ -63,8 +63,13 @@ struct region_head {
 /* Offsets inside a lane's head. Each word has a cache line of its own. */
 #define GS_REQ_TAIL_OFF 0u  /* written by the loop: requests published so far */
 #define GS_REP_TAIL_OFF 64u /* written by threads: replies published so far */
-#define GS_ASLEEP_OFF 128u  /* 1: the loop sleeps and wants its doorbell rung */
+#define GS_ASLEEP_OFF 128u  /* 0, or GS_SLEEPS or GS_NAPS; who rings sets it to 0 first */
 #define GS_ACKS_OFF 256u    /* struct ack, one line a thread */
+
+#define GS_SLEEPS 1u /* the loop sleeps and wants its doorbell rung */
+/* It looks by itself in a moment, and wants a ring when no request waits for a thread any more or a
+ * thread waits for an acknowledgement. */
+#define GS_NAPS 2u
 
 struct ack {
     _Atomic uint32_t count;   /* replies of this thread that the loop has taken; futex */

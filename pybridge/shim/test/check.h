@@ -220,16 +220,22 @@ static inline void loop_ack(struct loop *p, uint32_t lane, uint32_t thread)
         gs_futex_wake(&a->count, 1, 1);
 }
 
-/* Asks for the doorbell: 1 when the loop may sleep, 0 when replies have come. */
-static inline int loop_sleep(struct loop *p, uint32_t lane)
+/* Asks for the doorbell, GS_SLEEPS or GS_NAPS: 1 when the loop may sleep, 0 when replies have come.
+ */
+static inline int loop_rest(struct loop *p, uint32_t lane, uint32_t how)
 {
     struct lane *mem = &p->region.lane[lane];
 
-    atomic_store(mem->asleep, 1);
+    atomic_store(mem->asleep, how);
     if (atomic_load(mem->rep_tail) == p->lane[lane].rep_head)
         return 1;
     atomic_store(mem->asleep, 0);
     return 0;
+}
+
+static inline int loop_sleep(struct loop *p, uint32_t lane)
+{
+    return loop_rest(p, lane, GS_SLEEPS);
 }
 
 /* Sends a body file ahead of its request; file < 0 sends the number alone. */

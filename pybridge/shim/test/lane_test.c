@@ -501,6 +501,35 @@ static void doorbell_only_when_asleep(void)
     loop_free(p);
 }
 
+/* A loop that naps looks by itself soon: it is woken only when the worker runs dry, or when a
+ * thread cannot go on without it. */
+static void nap_ends_when_nothing_waits(void)
+{
+    struct loop *p = loop_new(loop_layout(2, 1, 64));
+    struct reply out = {.slot = 1}, in;
+    uint32_t next_lane = 0, lane, slot, generation;
+    struct outlet o;
+
+    CHECK(gs_outlet_init(&o, &p->region) == 0, "no memory");
+    loop_publish(p, 1, 0); /* of another loop: the worker is not dry */
+    CHECK(loop_rest(p, 0, GS_NAPS), "cannot nap");
+    gs_publish(&p->region, 0, &o, &out, 0);
+    CHECK(rings(p) == 0, "rung although a request waits");
+    CHECK(gs_take(&p->region, &next_lane, &lane, &slot, &generation), "nothing to take");
+    gs_publish(&p->region, 0, &o, &out, 0);
+    CHECK(rings(p) == 1, "not rung although nothing waits");
+    gs_publish(&p->region, 0, &o, &out, 0);
+    CHECK(rings(p) == 0, "rung twice for one nap");
+    while (loop_next(p, 0, &in))
+        continue;
+    loop_publish(p, 1, 1);
+    CHECK(loop_rest(p, 0, GS_NAPS), "cannot nap again");
+    CHECK(!gs_wait_ack(&p->region, 0, 0, &o, 1), "acknowledged");
+    CHECK(rings(p) == 1, "not rung although a thread waits");
+    free(o.sizes);
+    loop_free(p);
+}
+
 struct acker {
     struct loop *loop;
     uint32_t count;
@@ -688,6 +717,7 @@ int main(void)
     replies_are_bounded();
     acks_are_bounded();
     doorbell_only_when_asleep();
+    nap_ends_when_nothing_waits();
     wait_ack_wakes();
     no_refusal_after_the_last_ack();
     body_files();
