@@ -208,7 +208,13 @@ func TestStopServesTheQueue(t *testing.T) {
 	})
 	last := g.dial()
 	last.send(get("/last"))
-	g.eventually("a request in the queue", func() bool { return g.r.queued.Load() > 0 })
+	g.eventually("it in the queue", func() (queued bool) {
+		g.on(g.loop(), func() {
+			c := g.clientOf(last)
+			queued = c != nil && c.state == stateQueued
+		})
+		return queued
+	})
 	g.r.CloseDoors()
 	_, drained := g.r.SwitchWorkers(nil, []Worker{w[0], w[1]})
 	g.queued(0)

@@ -56,13 +56,17 @@ func TestShortRequestsPassALongOne(t *testing.T) {
 		t.Run(fmt.Sprint(loops, " loops"), func(t *testing.T) {
 			g, w := newPool(t, 2, 1, func(c *Config) { c.Loops, c.QueueMax = loops, 1000 })
 			slow, long := g.hold(w[0])
-			g.serve(w[1], nil)
 			var all []*peer
 			for range 200 {
 				p := g.dial()
 				p.send(get("/short"))
 				all = append(all, p)
 			}
+			g.eventually("all to be in, some behind the long one", func() bool {
+				s := g.r.Stats()
+				return int(s.InFlight+s.Waiting) == 1+len(all)
+			})
+			g.serve(w[1], nil)
 			for _, p := range all {
 				p.want(200, "/short")
 			}
