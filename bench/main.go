@@ -122,9 +122,11 @@ func parseRun(name string, args []string) (*runFlags, error) {
 	return &f, nil
 }
 
-// whole reports whether a run is the one that the page shows.
+// whole reports whether a run is worth the page: all servers, and at least the workloads that
+// decide.
 func (f *runFlags) whole() bool {
-	return f.peers == "" && f.workloads == "" && f.placements == "" && f.rounds >= roundsDefault
+	return f.peers == "" && (f.workloads == "" || f.workloads == "bar") && f.placements == "" &&
+		f.rounds >= roundsDefault
 }
 
 // places says where results, page and charts go.
