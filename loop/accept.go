@@ -131,7 +131,7 @@ func (l *loop) admit(conn net.Conn, id uint16) error {
 	if a, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
 		c.addr, c.port = a.IP.String(), uint16(a.Port)
 	}
-	_, err := l.client.EnrollContext(conn, c)
+	_, err := l.enroll(conn, c)
 	if !c.opened { // gnet does not tell every reason
 		r.clients.Add(-1)
 		return errors.Join(errNotOpened, err)

@@ -53,9 +53,10 @@ type loop struct {
 	batch     int64 // nanoseconds since the reactor began, at the first event of this batch
 
 	flushComing bool
-	handled     int         // requests and replies since the last flush
-	expiring    bool        // more deadlines have passed than one turn has looked after
-	tickPosted  atomic.Bool // any goroutine
+	handled     int          // requests and replies since the last flush
+	expiring    bool         // more deadlines have passed than one turn has looked after
+	tickPosted  atomic.Bool  // any goroutine
+	tasks       atomic.Int64 // that gnet has and has not run; any goroutine
 
 	date   []byte
 	dateAt int64
@@ -119,7 +120,7 @@ func (l *loop) openSelf() error {
 	if err := replace(socket, l.self); err != nil {
 		return err
 	}
-	near, err := l.client.EnrollContext(socket, l)
+	near, err := l.enroll(socket, l)
 	if err != nil {
 		return err
 	}
@@ -155,9 +156,20 @@ func duplicate(fd int) (int, error) {
 func (l *loop) post(f func()) {
 	l.posting.RLock()
 	defer l.posting.RUnlock()
-	if !l.ended {
-		_ = l.events.Execute(context.Background(), task{l, f})
+	if l.ended {
+		return
 	}
+	l.tasks.Add(1)
+	if l.events.Execute(context.Background(), task{l, f}) != nil {
+		l.tasks.Add(-1)
+	}
+}
+
+// enroll gives gnet a connection and waits until the loop has opened it. Not on the loop itself.
+func (l *loop) enroll(c net.Conn, owner any) (gnet.Conn, error) {
+	l.tasks.Add(1)
+	defer l.tasks.Add(-1)
+	return l.client.EnrollContext(c, owner)
 }
 
 // task is a function that gnet runs on the loop.
@@ -167,6 +179,7 @@ type task struct {
 }
 
 func (t task) Run(context.Context) error {
+	t.loop.tasks.Add(-1)
 	defer t.loop.recover(nil)
 	t.f()
 	return nil

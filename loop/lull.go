@@ -37,15 +37,15 @@ const (
 	napMax        = time.Millisecond
 )
 
-// lull waits for events if there were few at hand. It is called after the flush, when gnet has
-// nothing to do that it knows of.
+// lull waits for events if there were few at hand. It is called after the flush. That is in the
+// midst of gnet's batch: of its other events the descriptor still tells, of its tasks it does not.
 func (l *loop) lull() {
 	busy := l.handled > lullBatchMax
 	l.handled = 0
 	if busy || l.poller < 0 {
 		return
 	}
-	for turn := 0; turn < lullTurnsMax && !l.flushComing; turn++ {
+	for turn := 0; turn < lullTurnsMax && !l.flushComing && l.tasks.Load() == 0; turn++ {
 		nap, patience := l.napTime(), lullMax
 		if nap > 0 {
 			patience = 0

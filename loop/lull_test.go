@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -70,4 +71,23 @@ func TestNapSeesWhatIsNotRungFor(t *testing.T) {
 	long.want(200, "long")
 	g.take(w[0]).Answer(ok("last"))
 	last.want(200, "last")
+}
+
+// A lull does not begin while gnet has a task: of those its descriptor tells nothing, and a new
+// client is one. The quickest tell, for others may have had to wait for a CPU.
+func TestNewClientsDoNotWaitForLulls(t *testing.T) {
+	g := newRig(t, nil)
+	g.serve(g.worker(), nil)
+	var took []time.Duration
+	for range 40 {
+		begun := time.Now()
+		p := g.dial()
+		p.send(get("/"))
+		p.want(200, "/")
+		took = append(took, time.Since(begun))
+	}
+	slices.Sort(took)
+	if quick := took[len(took)/8]; quick >= lullMax {
+		t.Errorf("a connection and its request: got %v at best, want less than %v", quick, lullMax)
+	}
 }

@@ -81,7 +81,7 @@ func (l *loop) enrol(m *member) *lane {
 	var enrolled gnet.Conn
 	bell, err := bellConn(doorbell)
 	if err == nil {
-		enrolled, err = l.client.EnrollContext(bell, ln)
+		enrolled, err = l.enroll(bell, ln)
 	}
 	if err != nil {
 		l.log.Error("cannot link a worker to a loop; it is killed", "worker", m.worker.ID(),
