@@ -38,6 +38,7 @@ type client struct {
 	state    state
 	eof      bool // the client will send no more
 	lastOne  bool // the answer at hand is the last one
+	corked   bool // the kernel may keep the end of what was sent: see cork.go
 	begun    bool // some of the answer was sent
 	slow     bool // it was told that the request is slow
 	broken   bool // the answer is not whole

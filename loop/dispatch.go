@@ -211,7 +211,7 @@ func (l *loop) reread(c *client, head []byte) bool {
 }
 
 // answerOptions answers OPTIONS * (RFC 9110 §9.3.7) without any app.
-func (l *loop) answerOptions(c *client) {
+func (l *loop) answerOptions(c *client, moreFollows bool) {
 	b := append(l.scratch[:0], "HTTP/1.1 200 OK\r\nServer: gophersnake\r\nDate: "...)
 	b = append(b, l.httpDate()...)
 	b = append(b, "\r\nAllow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"+
@@ -222,7 +222,11 @@ func (l *loop) answerOptions(c *client) {
 	b = append(b, "\r\n"...)
 	l.scratch = b
 	l.stats.answered(200)
-	l.send(c, b)
+	if moreFollows && !c.lastOne {
+		l.sendCorked(c, b)
+	} else {
+		l.send(c, b)
+	}
 	if c.state == stateHead {
 		l.answered(c)
 	}

@@ -47,6 +47,9 @@ type loop struct {
 	drainers map[*drainer]struct{}
 	notes    map[string]*note // by limit
 
+	corked   []*client // with an answer that the kernel may keep
+	corkedAt int64     // loop time since when the first of them
+
 	lookTimer *time.Timer
 	lookArmed bool
 	stale     bool  // some request has waited long in a slot, as of the last look
@@ -289,6 +292,7 @@ func (l *loop) flush() {
 	if l.queue.len > 0 {
 		l.pump()
 	}
+	l.uncork()
 }
 
 // forgetClosed lets go of the connections that were closed before the last flush: the events of

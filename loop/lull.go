@@ -42,9 +42,16 @@ const (
 func (l *loop) lull() {
 	busy := l.handled > lullBatchMax
 	l.handled = 0
-	if busy || l.poller < 0 {
-		return
+	if !busy && l.poller >= 0 {
+		l.await()
 	}
+	if len(l.corked) > 0 {
+		l.flushSoon() // it looks after them
+	}
+}
+
+// await lulls and naps until gnet has something to do.
+func (l *loop) await() {
 	for turn := 0; turn < lullTurnsMax && !l.flushComing && l.tasks.Load() == 0; turn++ {
 		nap, patience := l.napTime(), lullMax
 		if nap > 0 {
@@ -56,9 +63,15 @@ func (l *loop) lull() {
 				l.flushSoon() // behind the events, which gnet handles now
 				return
 			}
-		case nap == 0:
-			return
-		case !l.nap(nap):
+			l.uncork()
+		case nap > 0:
+			if !l.nap(nap) {
+				return
+			}
+			l.uncork()
+		case len(l.corked) > 0: // nothing came in a lull: the next answer takes its time
+			l.uncorkAll()
+		default:
 			return
 		}
 	}
@@ -69,10 +82,10 @@ func (l *loop) answerDoorbells() bool {
 	answered := false
 	for i := 0; i < len(l.lanes); i++ {
 		ln := l.lanes[i]
-		if ln.down || !ln.bridge.Rung() || !ln.bridge.Silence() {
+		if ln.down || !ln.bridge.Rung() {
 			continue
 		}
-		answered = true
+		answered = ln.bridge.Silence() || answered // else it has ended: that is gnet's to tell
 		l.takeReplies(ln)
 	}
 	return answered
@@ -107,13 +120,12 @@ func (l *loop) nap(d time.Duration) bool {
 	if !awake {
 		awaitInput(d, doorbells[:len(l.lanes)]...)
 	}
+	ended := false
 	for _, ln := range l.lanes {
-		if ln.bridge.Rung() && !ln.bridge.Silence() {
-			return false
-		}
+		ended = ln.bridge.Rung() && !ln.bridge.Silence() || ended
 	}
 	l.takeAllReplies()
-	return true
+	return !ended
 }
 
 // napLanesMax is how many workers a loop that naps may have.
@@ -134,10 +146,10 @@ func awaitInput(d time.Duration, fds ...int) bool {
 
 // sendNow is send(2) on a socket that does not block, without a word to Go's scheduler: n bytes
 // were taken.
-func sendNow(fd int, data []byte) (n int, errno unix.Errno) {
+func sendNow(fd int, data []byte, flags int) (n int, errno unix.Errno) {
 	sent, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)),
-		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
+		uintptr(unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|flags), 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}

@@ -11,7 +11,8 @@
 //	drainer.go   what a socket does not take   close.go     the ways a client ends
 //	timing.go    deadlines                     members.go   workers that come and go
 //	queue.go     requests that wait            steal.go     requests that change workers
-//	lull.go      how a loop waits              stats.go     what can be seen from outside
+//	lull.go      how a loop waits              cork.go      answers that are sent together
+//	stats.go     what can be seen from outside
 package loop
 
 import (

@@ -71,6 +71,13 @@ func (l *loop) keepRest(c *client, rest []byte) {
 // parse takes heads from data until the client is busy with one or needs more bytes. data may be
 // what c.unparsed returned.
 func (l *loop) parse(c *client, data []byte) {
+	l.parseHeads(c, data)
+	if c.corked && c.state != stateRunning && c.state != stateQueued {
+		c.push() // no answer will follow soon
+	}
+}
+
+func (l *loop) parseHeads(c *client, data []byte) {
 	for c.state == stateHead {
 		n, err := c.guard.Scan(data, &l.cfg.Limits)
 		if err != nil {
@@ -118,7 +125,7 @@ func (l *loop) head(c *client, data []byte, n int) []byte {
 	rest := data[n:]
 	switch {
 	case req.Asterisk && !req.Chunked && req.ContentLength <= 0:
-		l.answerOptions(c)
+		l.answerOptions(c, len(rest) > 0)
 		return rest
 	case req.Asterisk:
 		l.refuse(c, 400, "OPTIONS * with a body", "")

@@ -87,6 +87,8 @@ func (l *loop) deliver(c *client, ln *lane, r *pybridge.Reply, ended bool) (held
 	}
 	if r.File != nil {
 		l.sendFile(c, r.File, r.FileOff, r.FileLen)
+	} else if len(r.Data) > 0 && ended && c.moreFollows() {
+		l.sendCorked(c, r.Data)
 	} else if len(r.Data) > 0 {
 		l.send(c, r.Data)
 	}
@@ -121,12 +123,17 @@ func (l *loop) complete(c *client, flags uint32) {
 // send writes what the socket takes now; the rest goes to a drainer, in order. data is only
 // borrowed.
 func (l *loop) send(c *client, data []byte) {
+	c.corked = false // these push what is kept
+	l.write(c, data, 0)
+}
+
+func (l *loop) write(c *client, data []byte, flags int) {
 	if c.drainer != nil {
 		c.drainer.add(data)
 		return
 	}
 	for len(data) > 0 {
-		n, err := sendNow(c.fd, data)
+		n, err := sendNow(c.fd, data, flags)
 		data = data[n:]
 		switch err {
 		case 0, unix.EINTR:
