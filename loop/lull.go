@@ -63,17 +63,16 @@ func (l *loop) await() {
 				l.flushSoon() // behind the events, which gnet handles now
 				return
 			}
-			l.uncork()
 		case nap > 0:
 			if !l.nap(nap) {
 				return
 			}
-			l.uncork()
 		case len(l.corked) > 0: // nothing came in a lull: the next answer takes its time
 			l.uncorkAll()
 		default:
 			return
 		}
+		l.uncork()
 	}
 }
 
@@ -142,18 +141,6 @@ func awaitInput(d time.Duration, fds ...int) bool {
 	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&polled)),
 		uintptr(len(fds)), uintptr(unsafe.Pointer(&limit)), 0, 0, 0)
 	return errno == 0 && n > 0
-}
-
-// sendNow is send(2) on a socket that does not block, without a word to Go's scheduler: n bytes
-// were taken.
-func sendNow(fd int, data []byte, flags int) (n int, errno unix.Errno) {
-	sent, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
-		uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)),
-		uintptr(unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|flags), 0, 0)
-	if errno != 0 {
-		return 0, errno
-	}
-	return int(sent), 0
 }
 
 // pollerOf finds the epoll descriptor that watches fd (proc_pid_fdinfo(5)); -1 if it cannot.

@@ -1,6 +1,8 @@
 package loop
 
 import (
+	"unsafe"
+
 	"golang.org/x/sys/unix"
 
 	"gophersnake/pybridge"
@@ -145,6 +147,18 @@ func (l *loop) write(c *client, data []byte, flags int) {
 			return
 		}
 	}
+}
+
+// sendNow is send(2) on a socket that does not block, without a word to Go's scheduler: n bytes
+// were taken.
+func sendNow(fd int, data []byte, flags int) (n int, errno unix.Errno) {
+	sent, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
+		uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)),
+		uintptr(unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|flags), 0, 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(sent), 0
 }
 
 // answered is called when the whole answer was sent or given to the drainer.
