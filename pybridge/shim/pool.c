@@ -161,37 +161,54 @@ static int one_is_runnable(const struct pool *p)
     return 0;
 }
 
-/* Lock held; requests wait and another thread runs. Whether the watcher shall serve: see the rule
- * in pool.h. */
-static int running_ones_are_blocked(struct pool *p)
-{
-    uint64_t now = gs_now_ns(), cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    uint32_t started = atomic_load_explicit(&p->started, memory_order_relaxed);
-    uint64_t wall = now - p->look_ns, used = cpu - p->look_cpu_ns;
-    int progress = started != p->seen_started;
+/* What the watcher sees: what happened since its last look. */
+struct look {
+    uint64_t now, wall_ns, cpu_ns;
+    int begun; /* some request was */
+};
 
-    p->look_ns = now;
+/* Lock held. */
+static struct look look(struct pool *p)
+{
+    uint64_t cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    uint32_t started = atomic_load_explicit(&p->started, memory_order_relaxed);
+    struct look l = {.now = gs_now_ns(), .begun = started != p->seen_started};
+
+    l.wall_ns = l.now - p->look_ns;
+    l.cpu_ns = cpu - p->look_cpu_ns;
+    p->look_ns = l.now;
     p->look_cpu_ns = cpu;
     p->seen_started = started;
-    if (progress)
-        p->begun_ns = now;
-    if (progress || atomic_load_explicit(&p->at_door, memory_order_relaxed))
+    if (l.begun)
+        p->begun_ns = l.now;
+    return l;
+}
+
+/* Lock held; requests wait and another thread runs. Whether the watcher shall serve: see the rule
+ * in pool.h. */
+static int running_ones_are_blocked(struct pool *p, const struct look *l)
+{
+    if (l->begun || atomic_load_explicit(&p->at_door, memory_order_relaxed))
         return 0;
-    if (used * 5 < wall && !one_is_runnable(p))
+    if (l->cpu_ns * 5 < l->wall_ns && !one_is_runnable(p))
         return 1;
-    if (now - p->begun_ns < (uint64_t)GS_FAIR_NS * p->running)
+    if (l->now - p->begun_ns < (uint64_t)GS_FAIR_NS * p->running)
         return 0;
-    p->begun_ns = now;
+    p->begun_ns = l->now;
     return 1;
+}
+
+/* Lock held. Another parked thread was named last. */
+static int other_listens(const struct pool *p, const struct thread *t)
+{
+    return p->listener && p->listener != t && p->listener->state == THREAD_PARKED;
 }
 
 /* Lock held. t, parked, shall hear of the next request unless another parked thread does. 1 when
  * requests came meanwhile. */
 static int be_named(struct pool *p, struct thread *t)
 {
-    int other = p->listener && p->listener != t && p->listener->state == THREAD_PARKED;
-
-    if (other && atomic_load(p->region->bell))
+    if (other_listens(p, t) && atomic_load(p->region->bell))
         return 0;
     name_in_bell(p, t);
     return gs_queued(p->region) > 0;
@@ -203,7 +220,28 @@ static void begin_watch(struct pool *p, struct thread *t)
     p->idle_ticks = 0;
     p->tick_us = GS_TICK_US;
     atomic_store(p->region->bell, 0);
-    running_ones_are_blocked(p); /* takes the first readings */
+    look(p);
+}
+
+/* Whether requests are begun, and ended, much quicker than the watcher looks. */
+static int is_brisk(const struct pool *p, const struct look *l)
+{
+    return l->begun
+           && atomic_load_explicit(&p->service_ns, memory_order_relaxed) < GS_SHORT_NS;
+}
+
+/* Lock held, after the watcher's look. It looks less often as long as the others are busy and it is
+ * not needed: each look is a wake-up on a CPU that they could use. 0 when there was nothing to do
+ * for so long that it may sleep. */
+static int pace(struct pool *p, int busy)
+{
+    if (!busy) {
+        p->tick_us = GS_TICK_US;
+        return ++p->idle_ticks <= GS_IDLE_TICKS_MAX;
+    }
+    p->idle_ticks = 0;
+    p->tick_us = p->tick_us < GS_TICK_MAX_US / 2 ? 2 * p->tick_us : GS_TICK_MAX_US;
+    return 1;
 }
 
 /* Lock held; t is parked and somebody else runs. Returns 1 when t shall serve; else *timeout_us
@@ -223,21 +261,19 @@ static int watch(struct pool *p, struct thread *t, int64_t *timeout_us)
         if (!rung && !be_named(p, t))
             return 0;
         begin_watch(p, t);
-    } else if (gs_queued(p->region) > 0) {
-        p->idle_ticks = 0;
-        if (running_ones_are_blocked(p))
+    } else {
+        struct look l = look(p);
+        int waits = gs_queued(p->region) > 0;
+        if (waits && running_ones_are_blocked(p, &l))
             return 1;
-        p->tick_us = p->tick_us < GS_TICK_MAX_US / 2 ? 2 * p->tick_us : GS_TICK_MAX_US;
-    } else if (++p->idle_ticks > GS_IDLE_TICKS_MAX) {
-        p->watcher = NULL;
-        if (!be_named(p, t))
-            return 0;
-        begin_watch(p, t);
+        if (!pace(p, waits || is_brisk(p, &l))) {
+            p->watcher = NULL;
+            if (!be_named(p, t))
+                return 0;
+            begin_watch(p, t);
+        }
     }
-    if (!p->idle_ticks)
-        *timeout_us = p->tick_us;
-    else
-        *timeout_us = p->tick_us = GS_TICK_US;
+    *timeout_us = p->tick_us;
     return 0;
 }
 
@@ -247,10 +283,14 @@ static int listen_to_bell(struct pool *p, struct thread *t, int64_t *timeout_us)
 {
     *timeout_us = -1;
     if (p->watcher == t) { /* stays for a while: the next request is likely close */
-        if (++p->idle_ticks <= GS_IDLE_TICKS_MAX)
-            *timeout_us = GS_TICK_US;
-        else
+        struct look l = look(p);
+        if (!pace(p, is_brisk(p, &l)))
             p->watcher = NULL;
+        else {
+            *timeout_us = p->tick_us;
+            if (other_listens(p, t)) /* it was rung, or will be: it is the warmer one */
+                return 0;
+        }
     }
     return gs_queued(p->region) > 0 || be_named(p, t);
 }

@@ -14,8 +14,9 @@
  *     no running thread could run, then they are blocked, and the watcher serves. A thread that
  *     could run but has no CPU still holds the GIL: joining it would only make two wait. If they
  *     compute, the watcher joins them only when none was begun for GS_FAIR_NS and each of them, for
- *     fairness; never while another one waits for the GIL. As long as they are not blocked its
- *     ticks become longer, for each is a wake-up on a CPU that they could use.
+ *     fairness; never while another one waits for the GIL. As long as they are not blocked, or
+ *     requests are so short that nobody is needed, its ticks become longer, for each is a wake-up
+ *     on a CPU that they could use.
  *   - A thread that had to wait for the GIL leaves when it has served for GS_FAIR_NS, if another
  *     one still runs: two that compute would fight for the GIL as long as requests wait.
  *   - Requests that are long while the GIL is mostly free (I/O) make the pool eager: a thread that
@@ -35,6 +36,7 @@
 #define GS_TICK_MAX_US 2000u  /* the same while the running threads are not blocked */
 #define GS_IDLE_TICKS_MAX 20u /* looks at an empty queue before the watcher sleeps */
 #define GS_FAIR_NS 5000000u /* each computing thread has this, then one joins; so has who joined */
+#define GS_SHORT_NS 25000u  /* a request below this is short */
 #define GS_LONG_NS 100000u  /* a request above this is long */
 #define GS_GIL_FREE_NS 500000u /* mean wait for the GIL below which it counts as free */
 #define GS_CHAIN_NS 200000u    /* own wait for the GIL below which the next thread is woken too */

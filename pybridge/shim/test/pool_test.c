@@ -633,6 +633,21 @@ static int somebody_watches(struct crew *c)
     return some;
 }
 
+/* A busy thread runs and another one watches. Requests may be in flight. */
+static void begin_watching(struct crew *c, struct driver *d)
+{
+    until(c, at_rest, "the pool does not come to rest");
+    publish(d, KIND_BUSY, 0);
+    loop_ring(c->loop);
+    until(c, busy, "the first request does not begin");
+    while (!somebody_watches(c)) { /* it serves at once where the busy thread gets no processor */
+        publish(d, KIND_SHORT, 0);
+        loop_ring(c->loop);
+        while (!somebody_watches(c) && !collect(d))
+            sched_yield();
+    }
+}
+
 /* A watcher whose queue stays empty goes to sleep although the running thread is blocked; then it
  * has to hear of the next request. */
 static void watcher_leaves_and_is_rung(void)
@@ -640,17 +655,8 @@ static void watcher_leaves_and_is_rung(void)
     struct crew *c = crew_new(2, 1, 0);
     struct driver d;
 
-    until(c, at_rest, "the pool does not come to rest");
     driver_init(&d, c, 0, 1);
-    publish(&d, KIND_BUSY, 0);
-    loop_ring(c->loop);
-    until(c, busy, "the first request does not begin");
-    while (!somebody_watches(c)) { /* it serves at once where the busy thread gets no processor */
-        publish(&d, KIND_SHORT, 0);
-        loop_ring(c->loop);
-        while (!somebody_watches(c) && !collect(&d))
-            sched_yield();
-    }
+    begin_watching(c, &d);
     publish(&d, KIND_GATE, 0);
     loop_ring(c->loop);
     atomic_store(&c->busy, 0);
@@ -661,6 +667,36 @@ static void watcher_leaves_and_is_rung(void)
     loop_ring(c->loop);
     await(&d, "a blocked runner was not noticed");
     open_gate(c);
+    drive(&d, 0, 0);
+    until(c, at_rest, "the pool does not come to rest");
+    crew_end(c);
+}
+
+static int looks_seldom(struct crew *c)
+{
+    gs_lock(&c->pool.lock);
+    int seldom = c->pool.watcher && c->pool.tick_us > GS_TICK_MAX_US / 2;
+    gs_unlock(&c->pool.lock);
+    return seldom;
+}
+
+/* While short requests come one after the other nobody is needed, and the watcher neither leaves,
+ * only to be rung again, nor looks often. */
+static void short_requests_need_no_watcher(void)
+{
+    struct crew *c = crew_new(2, 1, 0);
+    struct driver d;
+    uint64_t begun = clock_now_ns();
+
+    driver_init(&d, c, 0, 1);
+    d.window = 1;
+    begin_watching(c, &d);
+    atomic_store(&c->busy, 0);
+    while (!looks_seldom(c)) {
+        atomic_store(&c->pool.service_ns, 0); /* of the busy one */
+        drive(&d, 100, 0);
+        CHECK(clock_now_ns() - begun < 20000000000u, "the watcher looks often, or has left");
+    }
     drive(&d, 0, 0);
     until(c, at_rest, "the pool does not come to rest");
     crew_end(c);
@@ -889,6 +925,7 @@ int main(int argc, char **argv)
         for (int variant = 0; variant < 4; variant++)
             blocked_runners_are_noticed(count, variant & 1, variant & 2);
     watcher_leaves_and_is_rung();
+    short_requests_need_no_watcher();
     lone_sleeper_costs_ticks();
     computing_runner_is_joined();
     a_busy_gil_draws_no_crowd();
