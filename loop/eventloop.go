@@ -56,6 +56,7 @@ type loop struct {
 	batch     int64 // nanoseconds since the reactor began, at the first event of this batch
 
 	flushComing bool
+	turns       turns
 	handled     int          // requests and replies since the last flush
 	expiring    bool         // more deadlines have passed than one turn has looked after
 	tickPosted  atomic.Bool  // any goroutine
@@ -70,8 +71,8 @@ type loop struct {
 	// see them, and an event may come behind the one that closed them.
 	closed [2][]gnet.Conn
 
-	self   int // an eventfd: what is written to it comes back as an event, OnTraffic(*loop)
-	poller int // gnet's epoll descriptor; -1 if it could not be told
+	self   int   // an eventfd: what is written to it comes back as an event, OnTraffic(*loop)
+	owners []any // by descriptor that gnet watches: *client, *lane or *loop
 
 	posting sync.RWMutex // held while a task is handed to gnet, and to set ended
 	ended   bool         // gnet must not be called any more
@@ -84,7 +85,7 @@ func newLoop(r *Reactor, index int) (*loop, error) {
 		reactor: r, cfg: &r.cfg, index: index, log: r.cfg.Log.With("loop", index),
 		parser:  http1.NewParser(r.cfg.Limits),
 		clients: make(map[*client]struct{}), drainers: make(map[*drainer]struct{}),
-		notes: make(map[string]*note), self: -1, poller: -1,
+		notes: make(map[string]*note), self: -1, turns: turns{poller: -1},
 	}
 	l.queue.all = &r.queued
 	l.timing.init(&r.cfg)
@@ -128,7 +129,7 @@ func (l *loop) openSelf() error {
 		return err
 	}
 	l.events = near.EventLoop()
-	l.poller = pollerOf(near.Fd())
+	l.turns.find(near.Fd())
 	return nil
 }
 
@@ -214,6 +215,7 @@ type callbacks struct {
 }
 
 func (cb *callbacks) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
+	cb.loop.setOwner(gc.Fd(), gc.Context())
 	switch owner := gc.Context().(type) {
 	case *client:
 		defer cb.loop.recover(owner)
@@ -241,8 +243,9 @@ func (cb *callbacks) OnTraffic(gc gnet.Conn) gnet.Action {
 		l.flushSoon()
 	case *loop:
 		defer l.recover(nil)
+		l.forgetClosed()
 		l.flush()
-		l.lull()
+		l.takeTurns()
 	}
 	return gnet.None
 }
@@ -250,6 +253,7 @@ func (cb *callbacks) OnTraffic(gc gnet.Conn) gnet.Action {
 func (cb *callbacks) OnClose(gc gnet.Conn, err error) gnet.Action {
 	l := cb.loop
 	l.closed[0] = append(l.closed[0], gc)
+	l.setOwner(gc.Fd(), nil)
 	switch owner := gc.Context().(type) {
 	case *client:
 		defer l.recover(owner)
@@ -270,14 +274,28 @@ func (l *loop) flushSoon() {
 		return
 	}
 	l.flushComing, l.batch = true, l.reactor.monotonic()
+	if !l.turns.running {
+		signalEvent(l.self)
+	}
+}
+
+// signalEvent makes an eventfd readable.
+func signalEvent(fd int) {
 	one := uint64(1)
-	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(l.self), uintptr(unsafe.Pointer(&one)), 8)
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&one)), 8)
+}
+
+// setOwner notes whose events come by a descriptor of gnet's.
+func (l *loop) setOwner(fd int, owner any) {
+	if fd >= len(l.owners) {
+		l.owners = append(l.owners, make([]any, fd+1-len(l.owners))...)
+	}
+	l.owners[fd] = owner
 }
 
 // flush rings the workers that got requests and takes the replies that came meanwhile.
 func (l *loop) flush() {
 	l.flushComing = false
-	l.forgetClosed()
 	if l.expiring {
 		l.expiring = false
 		l.expireDue()
@@ -295,8 +313,8 @@ func (l *loop) flush() {
 	l.uncork()
 }
 
-// forgetClosed lets go of the connections that were closed before the last flush: the events of
-// their batch are over, for a batch has one flush.
+// forgetClosed lets go of the connections that were closed before it was called last: the events of
+// their batch are over, for a batch of gnet's calls it once at most.
 func (l *loop) forgetClosed() {
 	if len(l.closed[0])+len(l.closed[1]) == 0 {
 		return

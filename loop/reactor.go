@@ -11,7 +11,7 @@
 //	drainer.go   what a socket does not take   close.go     the ways a client ends
 //	timing.go    deadlines                     members.go   workers that come and go
 //	queue.go     requests that wait            steal.go     requests that change workers
-//	lull.go      how a loop waits              cork.go      answers that are sent together
+//	turns.go     how a loop waits and reads    cork.go      answers that are sent together
 //	stats.go     what can be seen from outside
 package loop
 
@@ -102,7 +102,7 @@ func New(cfg Config) (*Reactor, error) {
 		beganNS: clockMonotonic(),
 		failed:  make(chan error, 1), leaving: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	if cpus := cfg.Loops + 1; runtime.GOMAXPROCS(0) < cpus { // loops keep theirs; see lull
+	if cpus := cfg.Loops + 1; runtime.GOMAXPROCS(0) < cpus { // loops keep theirs; see turns
 		runtime.GOMAXPROCS(cpus)
 	}
 	r.buffers.max, r.spool.max = cfg.BufferBytesMax, cfg.SpoolBytesMax
