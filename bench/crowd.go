@@ -20,6 +20,8 @@ const (
 	crowdDialersMax = 32               // that open connections at the same time
 	crowdOpenMax    = 60 * time.Second // for all of them to be there
 	slowInterval    = time.Second      // between two bytes of a slow client
+	slowPhases      = 100              // parts of that, in each of which as many clients are due
+	slowSettled     = 4 * time.Second  // after they have come
 	slowBodyBytes   = 1_000            // that a slow client says it will send
 	slowWindow      = 4 << 10          // bytes of receive buffer of one that reads slowly
 )
@@ -43,12 +45,20 @@ func gather(ctx context.Context, address string, idle, slow int) (*crowd, error)
 		for i := range clients {
 			clients[i] = &slowClient{address: address, kind: slowKind(i % int(slowKinds))}
 		}
-		// One round before anything is measured, so that all are there.
+		// All are there before anything is measured, and for a while: that they all come in the same
+		// moment, and that the kernel then asks all that do not read at once for more room, is
+		// another load.
 		opened := tickAll(clients)
 		if opened < int64(slow) {
 			err = errors.Join(err, fmt.Errorf("%d of %d slow clients", opened, slow))
 		}
+		settled := time.NewTimer(slowSettled)
+		defer settled.Stop()
 		c.over.Go(func() { c.keepSlow(ctx, clients) })
+		select {
+		case <-settled.C:
+		case <-ctx.Done():
+		}
 	}
 	return c, err
 }
@@ -140,11 +150,12 @@ func (c *crowd) dismiss() {
 	}
 }
 
-// keepSlow lets each slow client do its byte once a second.
+// keepSlow lets each slow client do its byte once a second. They know nothing of each other: all of
+// them in the same moment would be a load of its own, on the generator first.
 func (c *crowd) keepSlow(ctx context.Context, clients []*slowClient) {
-	tick := time.NewTicker(slowInterval)
+	tick := time.NewTicker(slowInterval / slowPhases)
 	defer tick.Stop()
-	for {
+	for phase := 0; ; phase = (phase + 1) % slowPhases {
 		select {
 		case <-ctx.Done():
 			for _, client := range clients {
@@ -152,7 +163,8 @@ func (c *crowd) keepSlow(ctx context.Context, clients []*slowClient) {
 			}
 			return
 		case <-tick.C:
-			tickAll(clients)
+			n := len(clients)
+			tickAll(clients[phase*n/slowPhases : (phase+1)*n/slowPhases])
 		}
 	}
 }
