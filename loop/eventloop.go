@@ -57,7 +57,7 @@ type loop struct {
 
 	flushComing bool
 	turns       turns
-	handled     int          // requests and replies since the last flush
+	handled     int          // requests and replies since the last turn's wait
 	expiring    bool         // more deadlines have passed than one turn has looked after
 	tickPosted  atomic.Bool  // any goroutine
 	tasks       atomic.Int64 // that gnet has and has not run; any goroutine

@@ -47,7 +47,8 @@ const (
 	turnsMax = 64
 	// closedMax is how many closed connections it keeps for gnet before that.
 	closedMax = 256
-	readyMax  = 512
+	// readyMax is how many descriptors with events one turn looks after.
+	readyMax = 512
 	// inboxBytes is how much is read from one client in a turn, as gnet does.
 	inboxBytes = 65536
 	// lullBatchMax is how many requests and replies make a turn after which more will have come.
@@ -64,13 +65,12 @@ const (
 // gnet's batch: of its other events the descriptor still tells, of its tasks it does not.
 func (l *loop) takeTurns() {
 	if l.turns.poller < 0 {
-		l.handled = 0
 		return
 	}
 	l.turns.running = true
 	defer l.endTurns()
-	for turn := 0; turn < turnsMax && l.turn(); turn++ {
-		if l.tasks.Load() > 0 || len(l.closed[0]) > closedMax {
+	for range turnsMax {
+		if l.tasks.Load() > 0 || len(l.closed[0]) > closedMax || !l.turn() {
 			return
 		}
 	}
@@ -89,7 +89,7 @@ func (l *loop) endTurns() {
 // turn waits, takes what has come, and flushes. False when gnet shall go on.
 func (l *loop) turn() (mine bool) {
 	mine, patience := true, lullMax
-	if l.flushComing || l.tasks.Load() > 0 {
+	if l.flushComing {
 		patience = 0
 	} else if nap := l.napTime(); nap > 0 && l.handled <= lullBatchMax {
 		mine, patience = l.nap(nap), 0
