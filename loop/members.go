@@ -94,11 +94,12 @@ func (l *loop) enrol(m *member) *lane {
 	return ln
 }
 
-// newLane makes a lane whose worker may have all its slots filled until its pace is known.
+// newLane makes a lane whose worker has some requests ahead, depthFirst at least, until its pace is
+// known.
 func newLane(m *member, bridge *pybridge.Lane) *lane {
 	return &lane{member: m, bridge: bridge, clients: make([]*client, bridge.Slots()),
 		placed: make([]int64, bridge.Slots()), threads: int64(bridge.Threads()),
-		depth: int64(bridge.Slots())}
+		depth: max(depthFirst, int64(bridge.Threads())+1)}
 }
 
 // attach begins to use a lane.

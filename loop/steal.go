@@ -18,6 +18,9 @@ import "time"
 const (
 	lookEvery = 5 * time.Millisecond
 
+	// depthFirst is how many requests a worker may have in its slots before the first look.
+	depthFirst = 64
+
 	// staleTime is how long a request may lie in a slot before it may move.
 	staleTime = 5 * time.Millisecond
 

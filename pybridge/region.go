@@ -26,6 +26,8 @@ const (
 	inlineBodyBytes = 16384
 	responseBytes   = 4 * blockMax
 	slotsMin        = 64
+	slotsWanted     = 512     // for a lane
+	slotsBytesMax   = 1 << 28 // of all lanes of a region; pages are memory once they are used
 	pageBytes       = 4096
 	remoteAddrMax   = 64
 	headLimitMax    = 1 << 24 // bytes or fields of a head: keeps the sums below in range
@@ -66,7 +68,6 @@ func layout(s Sizes) (regionHead, error) {
 		return regionHead{}, fmt.Errorf("pybridge: heads of %d bytes and %d fields are not possible",
 			s.HeadBytesMax, s.HeaderCountMax)
 	}
-	slots := max(ceilPow2(4*s.Threads), slotsMin)
 	slotSize := int(unsafe.Sizeof(slotHead{})) + s.HeaderCountMax*int(unsafe.Sizeof(slotHeader{})) +
 		2*s.HeadBytesMax + remoteAddrMax + inlineBodyBytes
 	// An odd number of lines: slots that follow each other then start in different cache sets.
@@ -74,6 +75,7 @@ func layout(s Sizes) (regionHead, error) {
 	if slotSize/lineBytes%2 == 0 {
 		slotSize += lineBytes
 	}
+	slots := slotCount(s, slotSize)
 	h := regionHead{
 		magic: magic, version: version,
 		lanes: uint32(s.Lanes), threads: uint32(s.Threads),
@@ -100,6 +102,18 @@ func layout(s Sizes) (regionHead, error) {
 			"more than a region of 4 GiB holds", s.Lanes, s.Threads, total)
 	}
 	return h, nil
+}
+
+// slotCount is how many slots a lane has. A request that finds none waits in the loop's queue, where
+// its head is copied, and is parsed again when a slot is free, so there should be one for each
+// client that asks at the same time. Clients spread over the lanes as they do over the loops: many
+// lanes need fewer each.
+func slotCount(s Sizes, slotSize int) int {
+	slots := max(ceilPow2(4*s.Threads), slotsMin)
+	for slots < slotsWanted && s.Lanes*2*slots*slotSize <= slotsBytesMax {
+		slots *= 2
+	}
+	return slots
 }
 
 // newRegion makes a region: a memfd sealed against resizing, so that no side can take memory

@@ -105,6 +105,32 @@ func checkParts(t *testing.T, s Sizes, h *regionHead) {
 	}
 }
 
+// TestSlotCount: a slot for each client that is likely to ask at the same time, but no more than fit
+// into the bound for all lanes, and never fewer than keep the threads busy.
+func TestSlotCount(t *testing.T) {
+	for _, c := range []struct{ lanes, threads, head, want int }{
+		{1, 1, 32 << 10, 512},
+		{1, 4, 32 << 10, 512},
+		{5, 4, 32 << 10, 512},
+		{8, 4, 32 << 10, 256},
+		{64, 4, 32 << 10, 64},
+		{1, 4, 1 << 20, 64},
+		{1, 4, 1 << 24, 64},
+		{64, 32, 32 << 10, 128},
+		{1, 256, 32 << 10, 1024},
+	} {
+		s := usual
+		s.Lanes, s.Threads, s.HeadBytesMax = c.lanes, c.threads, c.head
+		h, err := layout(s)
+		if err != nil && c.head < 1<<24 {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if err == nil && int(h.slots) != c.want {
+			t.Errorf("%+v: got %d slots", c, h.slots)
+		}
+	}
+}
+
 // TestRegionIsSealed: no side can take memory away under the other one, or add some.
 func TestRegionIsSealed(t *testing.T) {
 	r, err := newRegion(usual)
