@@ -76,12 +76,11 @@ func (f *latencyFlags) load(
 	if err := raiseFileLimit(); err != nil {
 		return err
 	}
-	var around *crowd
-	var lack error
-	if f.idle+f.slow > 0 {
-		around, lack = gather(ctx, address, f.idle, f.slow)
-		defer around.dismiss()
+	around, came, err := startCrowd(ctx, address, f.idle, f.slow)
+	if err != nil {
+		return err
 	}
+	defer around.dismiss()
 	pace, err := openloop.NewTimer()
 	if err != nil {
 		return err
@@ -102,13 +101,13 @@ func (f *latencyFlags) load(
 	if err != nil {
 		return err
 	}
-	report := result.Report(ownCPU() - before)
-	if lack != nil {
-		report.CrowdLack = lack.Error()
+	used := ownCPU() - before
+	went, err := around.part()
+	if err != nil {
+		return err
 	}
-	if around != nil {
-		report.IdleLost = around.lostIdle()
-	}
+	report := result.Report(used + went.cpu())
+	report.CrowdLack, report.IdleLost = came.Lack, went.IdleLost
 	if f.hgrm != "" {
 		if err := writeHgrm(f.hgrm, result); err != nil {
 			return err

@@ -175,7 +175,8 @@ func (f *poolFlags) prepare(ctx context.Context, args, given []string) (*poolRun
 	p := &poolRun{out: f.out, patience: f.patience}
 	p.results = &poolResults{Rounds: f.rounds, Seconds: f.seconds,
 		Command: strings.Join(append([]string{"build/bench/bench", "pool"}, args...), " ")}
-	p.runner = &runner{root: root, say: os.Stderr, results: &results{Seconds: f.seconds}}
+	p.runner = &runner{root: root, say: os.Stderr, results: &results{Seconds: f.seconds,
+		LatencySeconds: f.seconds}}
 	var failures [5]error
 	p.loads, failures[0] = chooseLoads(f.loads)
 	p.results.Threads, failures[1] = parseThreads(f.threads)

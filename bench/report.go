@@ -130,7 +130,7 @@ func (r *results) writeMachine(b *bytes.Buffer) {
 	fmt.Fprintf(b, "## Machine\n\n| | |\n|---|---|\n")
 	for _, line := range [][2]string{
 		{"when", m.Date}, {"commit", m.Commit}, {"command", "`" + r.Command + "`"},
-		{"rounds", fmt.Sprintf("%d, each %d s after %d s of warm-up", r.Rounds, r.Seconds, r.Warmup)},
+		{"rounds", r.lengths()},
 		{"CPU", fmt.Sprintf("%s, %d in use, governor %s", m.CPU, m.CPUs, m.Governor)},
 		{"memory", number(float64(m.MemoryMiB)) + " MiB"},
 		{"system", m.System + ", Linux " + m.Kernel},
@@ -138,6 +138,14 @@ func (r *results) writeMachine(b *bytes.Buffer) {
 	} {
 		fmt.Fprintf(b, "| %s | %s |\n", line[0], line[1])
 	}
+}
+
+func (r *results) lengths() string {
+	text := fmt.Sprintf("%d, each %d s after %d s of warm-up", r.Rounds, r.Seconds, r.Warmup)
+	if r.LatencySeconds > 0 {
+		text += fmt.Sprintf("; open loops %d s", r.LatencySeconds)
+	}
+	return text
 }
 
 func (r *results) writeServers(b *bytes.Buffer) {

@@ -11,11 +11,14 @@ import (
 // results is a whole run as it is written to disk; the page and the charts come from nothing
 // else.
 type results struct {
-	Command   string     `json:"command"` // that made it
-	Machine   machine    `json:"machine"`
-	Rounds    int        `json:"rounds"`
-	Seconds   int        `json:"seconds"` // of load in a cell
-	Warmup    int        `json:"warmup_seconds"`
+	Command string  `json:"command"` // that made it
+	Machine machine `json:"machine"`
+	Rounds  int     `json:"rounds"`
+	Seconds int     `json:"seconds"` // of load in a cell
+	Warmup  int     `json:"warmup_seconds"`
+
+	LatencySeconds int `json:"latency_seconds,omitempty"` // of load in a cell of an open loop
+
 	Peers     []peerNote `json:"peers"`
 	Workloads []workNote `json:"workloads"`
 	Cells     []cell     `json:"cells"`

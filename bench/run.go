@@ -84,18 +84,32 @@ func (r *runner) fits(p *peer, w *workload) bool {
 }
 
 func (r *runner) estimate() (total time.Duration) {
-	load := time.Duration(r.results.Seconds+r.results.Warmup)*time.Second + cellOverhead
 	for _, where := range r.placements {
 		for i := range r.workloads {
 			w := &r.workloads[i]
 			for j := range r.peers {
 				if r.fits(&r.peers[j], w) && (where.name != apart || w.pinned) {
-					total += load
+					total += r.load(w) + cellOverhead
 				}
 			}
 		}
 	}
 	return total * time.Duration(r.results.Rounds)
+}
+
+// load is how long a cell of w is under load.
+func (r *runner) load(w *workload) time.Duration {
+	seconds := 0
+	switch w.measure {
+	case throughput:
+		seconds = r.results.Seconds + r.results.Warmup
+	case latency:
+		seconds = r.results.LatencySeconds
+		if w.slow > 0 {
+			seconds += int(slowSettled / time.Second)
+		}
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 // cell starts the server, verifies it, loads it, verifies it again and stops it.
@@ -254,7 +268,7 @@ func (r *runner) drip(
 	args := []string{r.self, "latency", "--json", "--hold",
 		"--rate", strconv.FormatFloat(w.rate, 'f', -1, 64),
 		"--clients", strconv.Itoa(w.clients),
-		"--duration", strconv.Itoa(r.results.Seconds) + "s",
+		"--duration", strconv.Itoa(r.results.LatencySeconds) + "s",
 		"--drain", strconv.Itoa(drainSeconds) + "s",
 		"--idle", strconv.Itoa(w.idle), "--slow", strconv.Itoa(w.slow),
 		"--length", strconv.Itoa(w.requests[0].length)}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"testing"
+)
+
+func TestCrowdProcess(t *testing.T) {
+	sv := serving(t, func(out http.ResponseWriter, in *http.Request) {
+		_, _ = io.WriteString(out, "Hello")
+	})
+	p, came, err := startCrowd(context.Background(), sv.site.address(), 3, 0)
+	if err != nil || came.Lack != "" {
+		t.Fatalf("%v, lack %q", err, came.Lack)
+	}
+	defer p.dismiss()
+	went, err := p.part()
+	if err != nil || went.IdleLost != 0 || went.CPUMicros <= 0 {
+		t.Errorf("got %+v, %v", went, err)
+	}
+}
+
+// Who is closed and who cannot come is told: a server that throws its clients out is not the
+// faster for it.
+func TestCrowdProcessTellsOfLosses(t *testing.T) {
+	closing := serving(t, func(out http.ResponseWriter, in *http.Request) {
+		conn, _, err := http.NewResponseController(out).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") // it stays, it says
+		conn.Close()
+	})
+	p, came, err := startCrowd(context.Background(), closing.site.address(), 1, 0)
+	if err != nil || came.Lack != "" {
+		t.Fatalf("%v, lack %q", err, came.Lack)
+	}
+	defer p.dismiss()
+	if went, err := p.part(); err != nil || went.IdleLost != 1 {
+		t.Errorf("got %+v, %v, want 1 lost", went, err)
+	}
+	none, came, err := startCrowd(context.Background(), "127.0.0.1:1", 1, 0)
+	if err != nil || came.Lack == "" {
+		t.Errorf("nobody listens: %v, lack %q", err, came.Lack)
+	}
+	none.dismiss()
+}
