@@ -53,6 +53,8 @@ type load struct {
 	running sync.WaitGroup
 
 	mu       sync.Mutex // over the rest
+	noted    *sync.Cond // some request has ended, in whatever way
+	ended    int        // requests that have
 	connects int        // connections that could not be made
 	cut      []string   // answers that are not whole
 	wrong    []string   // answers with other bytes than their request's
@@ -75,6 +77,7 @@ func (s *server) startLoad() *load {
 // startLoadOf begins a load that differs in what l says.
 func (s *server) startLoadOf(l *load) *load {
 	l.s, l.arrive, l.quit = s, make(chan time.Time, loadQueueMax), make(chan struct{})
+	l.noted = sync.NewCond(&l.mu)
 	for number := range loadConns {
 		l.running.Go(func() { l.connection(number, rand.New(rand.NewPCG(1, uint64(number)))) })
 	}
@@ -179,12 +182,28 @@ func (l *load) note(add func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	add()
+	l.ended++
+	l.noted.Broadcast()
 }
 
-// stop ends the load and returns the latency that 99 of 100 requests kept to.
+// awaitOne waits until one more request has ended: what was quicker than the load has seen nothing.
+func (l *load) awaitOne() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for before := l.ended; l.ended == before; {
+		l.noted.Wait()
+	}
+}
+
+// stop ends the load, when one more request has ended, and returns the latency that 99 of 100
+// requests kept to; 0 when no connection could be made.
 func (l *load) stop() (p99 time.Duration) {
+	l.awaitOne()
 	close(l.quit)
 	l.running.Wait()
+	if len(l.took) == 0 {
+		return 0
+	}
 	slices.Sort(l.took)
 	return l.took[len(l.took)*99/100]
 }
