@@ -107,7 +107,8 @@ func parseRun(name string, args []string) (*runFlags, error) {
 	var f runFlags
 	set := flag.NewFlagSet(name, flag.ContinueOnError)
 	set.IntVar(&f.rounds, "rounds", roundsDefault, "how often everything is measured")
-	set.IntVar(&f.seconds, "seconds", secondsDefault, "of load for one figure (open loops: 10 at least)")
+	set.IntVar(&f.seconds, "seconds", secondsDefault,
+		"of load for one figure; an open loop lasts 10 at least")
 	set.IntVar(&f.warmup, "warmup", warmupDefault, "seconds of load before that")
 	set.BoolVar(&f.quick, "quick", false, "one round of 2 s without warm-up: a smoke test")
 	set.StringVar(&f.peers, "peers", "", "only these, with commas; see bench list")
