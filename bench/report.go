@@ -240,7 +240,11 @@ func (r *results) writeBehind(b *bytes.Buffer, all []table) {
 				continue
 			}
 			found = true
-			fmt.Fprintf(b, "* %s, to %s: %s\n", t.title(), one.peer, ratio.ratio())
+			fmt.Fprintf(b, "* %s, to %s: %s", t.title(), one.peer, ratio.ratio())
+			if one.leavesOutClose() {
+				fmt.Fprintf(b, " (%s)", unclosedNote)
+			}
+			fmt.Fprintln(b)
 		}
 	}
 	if !found {

@@ -82,7 +82,8 @@ type cell struct {
 	OtherCPU     float64          `json:"other_cpu,omitempty"`     // cores that others used
 	PSSBytes     int64            `json:"pss_bytes,omitempty"`     // after the load
 	StartMillis  float64          `json:"start_ms,omitempty"`
-	Starved      bool             `json:"starved,omitempty"` // no answer for a new client
+	Starved      bool             `json:"starved,omitempty"`  // no answer for a new client
+	Unclosed     bool             `json:"unclosed,omitempty"` // leaves out close(); see contract.go
 	Errors       map[string]int64 `json:"errors,omitempty"`
 	Latency      *openloop.Report `json:"latency,omitempty"`
 }

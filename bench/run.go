@@ -39,12 +39,14 @@ type runner struct {
 	workloads  []workload
 	placements []placement
 	lacking    map[string]string
+	unclosed   map[string]bool // peers that never call close()
 	results    *results
 }
 
 // run goes A B C, A B C through the peers, so that what the machine does meanwhile hits all.
 func (r *runner) run(ctx context.Context) error {
 	fmt.Fprintf(r.say, "about %v\n", r.estimate().Round(time.Second))
+	r.checkClosing(ctx)
 	for round := 1; round <= r.results.Rounds; round++ {
 		for _, where := range r.placements {
 			for i := range r.workloads {
@@ -114,7 +116,8 @@ func (r *runner) load(w *workload) time.Duration {
 
 // cell starts the server, verifies it, loads it, verifies it again and stops it.
 func (r *runner) cell(ctx context.Context, p *peer, w *workload, where placement) cell {
-	c := cell{Placement: where.name, Workload: w.name, Peer: p.name}
+	c := cell{Placement: where.name, Workload: w.name, Peer: p.name,
+		Unclosed: w.app != plainApp && r.unclosed[p.name]}
 	if err := r.measure(ctx, p, w, where, &c); err != nil {
 		c.Failure = strings.ReplaceAll(err.Error(), r.root, ".")
 	}

@@ -225,25 +225,34 @@ func (sv *server) verify(ctx context.Context, w *workload) (float64, error) {
 	var total, count int
 	for i := range w.requests {
 		r := &w.requests[i]
-		l := openloop.NewLink(sv.dial, time.Now().Add(verifyMax))
-		var body bytes.Buffer
-		m := openloop.Message{Method: r.method, Wire: r.wire(sv.site.address()), Length: -1}
-		_, answer, failed := l.Exchange(ctx, &m, &body)
-		l.Close()
-		if failed != nil {
-			return 0, fmt.Errorf("%s %s: %w", r.method, r.path, failed)
-		}
-		if answer.StatusCode != 200 {
-			return 0, fmt.Errorf("%s %s: status %d", r.method, r.path, answer.StatusCode)
-		}
-		if err := r.check(body.Bytes()); err != nil {
+		body, closes, err := sv.ask(ctx, r)
+		if err != nil {
 			return 0, err
 		}
-		if w.close && !answer.Close {
+		if err := r.check(body); err != nil {
+			return 0, err
+		}
+		if w.close && !closes {
 			return 0, errors.New("keeps a connection that was asked to close")
 		}
-		total += body.Len() * r.times
+		total += len(body) * r.times
 		count += r.times
 	}
 	return float64(total) / float64(count), nil
+}
+
+// ask sends one request and wants 200. It tells whether the connection closes after the answer.
+func (sv *server) ask(ctx context.Context, r *request) (body []byte, closes bool, err error) {
+	l := openloop.NewLink(sv.dial, time.Now().Add(verifyMax))
+	defer l.Close()
+	var b bytes.Buffer
+	m := openloop.Message{Method: r.method, Wire: r.wire(sv.site.address()), Length: -1}
+	_, answer, failed := l.Exchange(ctx, &m, &b)
+	if failed != nil {
+		return nil, false, fmt.Errorf("%s %s: %w", r.method, r.path, failed)
+	}
+	if answer.StatusCode != 200 {
+		return nil, false, fmt.Errorf("%s %s: status %d", r.method, r.path, answer.StatusCode)
+	}
+	return b.Bytes(), answer.Close, nil
 }

@@ -172,15 +172,21 @@ func (r *row) starves() bool {
 	return slices.ContainsFunc(r.cells, func(c cell) bool { return c.Starved })
 }
 
+// leavesOutClose reports whether the server saved the app's own end of each request.
+func (r *row) leavesOutClose() bool {
+	return slices.ContainsFunc(r.cells, func(c cell) bool { return c.Unclosed })
+}
+
 // best finds the peer that is ahead of the others: not ours, none of those to skip, none that
-// serves only some of its clients.
+// serves only some of its clients or only a part of each request.
 func (t *table) best(skip map[string]bool) *row {
 	var found *row
 	var top float64
 	for i := range t.rows {
 		one := &t.rows[i]
 		s := one.of(t.figure)
-		if one.peer == ours || skip[one.peer] || s.rounds == 0 || one.starves() {
+		if one.peer == ours || skip[one.peer] || s.rounds == 0 || one.starves() ||
+			one.leavesOutClose() {
 			continue
 		}
 		better := s.median > top
@@ -193,6 +199,8 @@ func (t *table) best(skip map[string]bool) *row {
 	}
 	return found
 }
+
+const unclosedNote = "never calls close(), where the framework ends a request"
 
 // notes tells what was wrong in some round.
 func (r *row) notes() string {
@@ -209,6 +217,9 @@ func (r *row) notes() string {
 		add(c.Failure)
 		if c.Starved {
 			add("a new client got no answer during the load")
+		}
+		if c.Unclosed {
+			add(unclosedNote)
 		}
 		for kind, n := range c.Errors {
 			errors[kind] += n

@@ -20,6 +20,9 @@ const (
 	start      measure = "start"      // from exec to the first 200
 )
 
+// plainApp is the module of the app without a framework.
+const plainApp = "plain"
+
 // The defaults of a workload.
 const (
 	threadsDefault = 4
@@ -113,7 +116,7 @@ func workloads() []workload {
 
 // line is a workload with the defaults and then the options.
 func line(name, what string, requests []request, options ...func(*workload)) workload {
-	w := workload{name: name, what: what, measure: throughput, app: "plain",
+	w := workload{name: name, what: what, measure: throughput, app: plainApp,
 		threads: threadsDefault, clients: clientsDefault, pipeline: 1,
 		requests: slices.Clone(requests)}
 	for _, option := range options {

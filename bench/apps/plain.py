@@ -96,6 +96,27 @@ def download(environ, start_response):
     return (piece for _ in range(pieces))
 
 
+class Closing:
+    """What `/closing` returns: tells `/closed` how often a server was done with it."""
+
+    closed = 0
+
+    def __iter__(self):
+        return iter([b"closing"])
+
+    def close(self):
+        Closing.closed += 1
+
+
+def closing(environ, start_response):
+    start_response("200 OK", TEXT + [("Content-Length", "7")])
+    return Closing()
+
+
+def closed(environ, start_response):
+    return send(b"%d" % Closing.closed, TEXT, start_response)
+
+
 ROUTES = {
     "/": fixed(b"Hello, World!"),
     "/1k": fixed(b"x" * 1_000),
@@ -107,6 +128,8 @@ ROUTES = {
     "/count": count,
     "/download": download,
     "/cpu": cpu,
+    "/closing": closing,
+    "/closed": closed,
     "/io1": slept(0.001),
     "/io10": slept(0.010),
     "/io100": slept(0.100),
