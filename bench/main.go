@@ -112,7 +112,7 @@ func parseRun(name string, args []string) (*runFlags, error) {
 	set.IntVar(&f.warmup, "warmup", warmupDefault, "seconds of load before that")
 	set.BoolVar(&f.quick, "quick", false, "one round of 2 s without warm-up: a smoke test")
 	set.StringVar(&f.peers, "peers", "", "only these, with commas; see bench list")
-	set.StringVar(&f.workloads, "workloads", "", "only these, with commas, or bar: what decides")
+	set.StringVar(&f.workloads, "workloads", "", "only these, with commas, or bar: only what decides")
 	set.StringVar(&f.placements, "placements", "", "shared or pinned; default is both")
 	set.StringVar(&f.python, "python", "", "`interpreter` of all servers (default the system's)")
 	set.StringVar(&f.out, "out", "", "`directory` for results, page and charts (default: a whole"+
@@ -132,7 +132,7 @@ func parseRun(name string, args []string) (*runFlags, error) {
 // whole reports whether a run is worth the page: all servers, and at least the workloads that
 // decide.
 func (f *runFlags) whole() bool {
-	return f.peers == "" && (f.workloads == "" || f.workloads == "bar") && f.placements == "" &&
+	return f.peers == "" && (f.workloads == "" || f.workloads == barName) && f.placements == "" &&
 		f.rounds >= roundsDefault
 }
 
@@ -174,7 +174,7 @@ func (f *runFlags) chooseWorkloads() ([]workload, error) {
 			bars = append(bars, w.name)
 		}
 	}
-	asked, err := wanted(strings.ReplaceAll(f.workloads, "bar", strings.Join(bars, ",")), names)
+	asked, err := wanted(strings.ReplaceAll(f.workloads, barName, strings.Join(bars, ",")), names)
 	var chosen []workload
 	for _, w := range all {
 		if asked[w.name] {
@@ -205,7 +205,7 @@ func runCommand(ctx context.Context, name string, args []string) error {
 	if err != nil {
 		return err
 	}
-	r := &runner{root: root, say: os.Stderr}
+	r := &runner{root: root, say: os.Stderr, barOnly: f.workloads == barName}
 	var failures [4]error
 	r.peers, failures[0] = f.choosePeers()
 	r.workloads, failures[1] = f.chooseWorkloads()

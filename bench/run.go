@@ -37,6 +37,7 @@ type runner struct {
 	say        io.Writer
 	peers      []peer
 	workloads  []workload
+	barOnly    bool // of latencies only gophersnake's: the bar has them beside each other
 	placements []placement
 	lacking    map[string]string
 	unclosed   map[string]bool // peers that never call close()
@@ -79,6 +80,9 @@ func (r *runner) run(ctx context.Context) error {
 // fits reports whether p is there and can answer w at all.
 func (r *runner) fits(p *peer, w *workload) bool {
 	if r.lacking[p.name] != "" || p.fixed && !w.fixed || p.alone && !w.plainHello() {
+		return false
+	}
+	if r.barOnly && w.measure == latency && p.name != ours {
 		return false
 	}
 	// With one thread the CPU-bound workloads are all the same one.

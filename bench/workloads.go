@@ -20,6 +20,9 @@ const (
 	start      measure = "start"      // from exec to the first 200
 )
 
+// barName stands for the workloads that decide.
+const barName = "bar"
+
 // plainApp is the module of the app without a framework.
 const plainApp = "plain"
 
