@@ -192,26 +192,17 @@ func TestStopServesTheQueue(t *testing.T) {
 	_, longer := g.hold(w[1])
 	upload := g.dial()
 	upload.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n1")
-	g.eventually("both workers to stand still", func() bool {
-		still := 0
-		g.on(g.loop(), func() {
-			for _, ln := range g.loop().lanes {
-				if ln.still {
-					still++
-				}
-			}
-		})
-		if still < 2 {
-			g.dial().send(get("/more")) // what waits lets it be seen
-		}
-		return still == 2
-	})
-	last := g.dial()
-	last.send(get("/last"))
-	g.eventually("it in the queue", func() (queued bool) {
-		g.on(g.loop(), func() {
-			c := g.clientOf(last)
-			queued = c != nil && c.state == stateQueued
+	var last *peer
+	g.eventually("both workers to stand still and a request in the queue", func() (queued bool) {
+		last = g.dial()
+		last.send(get("/last"))
+		g.eventually("it in the loop", func() (seen bool) {
+			g.on(g.loop(), func() {
+				c := g.clientOf(last)
+				seen = c != nil && c.state != stateHead
+				queued = seen && c.state == stateQueued
+			})
+			return seen
 		})
 		return queued
 	})
