@@ -76,6 +76,34 @@ func TestGoalsAreJudged(t *testing.T) {
 	}
 }
 
+// What nginx cannot reach either, because the generator is at its limit, is said to be so.
+func TestGoalsOutOfReach(t *testing.T) {
+	for _, c := range []struct {
+		nginx, generator float64
+		want             string
+	}{
+		{140, 0.97, "| 1.30 | granian | **missed**: at the generator's limit, nginx `return 200` gets 1.40 |"},
+		{140, 0.80, "| 1.30 | granian | **missed** |"},
+		{160, 0.97, "| 1.30 | granian | **missed** |"},
+	} {
+		r := &results{Workloads: []workNote{{Name: "hello-512", Measure: throughput}}}
+		for _, name := range []string{ours, "granian", nginxName} {
+			r.Peers = append(r.Peers, peerNote{Name: name})
+		}
+		r.Cells = []cell{
+			{Round: 1, Placement: shared, Workload: "hello-512", Peer: ours, PerSecond: 130},
+			{Round: 1, Placement: shared, Workload: "hello-512", Peer: "granian", PerSecond: 100},
+			{Round: 1, Placement: shared, Workload: "hello-512", Peer: nginxName, PerSecond: c.nginx,
+				GeneratorCPU: c.generator},
+		}
+		var b bytes.Buffer
+		r.writeBars(&b, r.tables())
+		if !strings.Contains(b.String(), c.want) {
+			t.Errorf("nginx %v, generator %v: no %q in\n%s", c.nginx, c.generator, c.want, b.String())
+		}
+	}
+}
+
 func TestTheReactorIsAskedWithoutTheApp(t *testing.T) {
 	for _, w := range workloads() {
 		if !w.plainHello() {

@@ -172,6 +172,11 @@ func (r *row) starves() bool {
 	return slices.ContainsFunc(r.cells, func(c cell) bool { return c.Starved })
 }
 
+// outrunsGenerator reports whether the generator was at its limit in every round.
+func (r *row) outrunsGenerator() bool {
+	return !slices.ContainsFunc(r.cells, func(c cell) bool { return c.GeneratorCPU <= generatorBusy })
+}
+
 // leavesOutClose reports whether the server saved the app's own end of each request.
 func (r *row) leavesOutClose() bool {
 	return slices.ContainsFunc(r.cells, func(c cell) bool { return c.Unclosed })
