@@ -10,7 +10,8 @@ import (
 // when the next one is here already, its answer will follow the one at hand closely, and most of
 // what an answer costs is to send it. So the kernel is told that more comes (MSG_MORE) and sends
 // both at once: with the last answer, when corkMax is over, or when a lull has brought nothing. With
-// 16 requests in a write that makes 1.5 to 1.9 times the requests a second.
+// 16 requests in a write that makes 1.5 to 1.9 times the requests a second. That the worker is woken
+// for the next ones before all answers are delivered (ringAhead) makes 1.3 times of it.
 const corkMax = 2 * time.Millisecond
 
 // moreFollows reports whether the client has sent something behind the request that is answered.

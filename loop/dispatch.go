@@ -97,7 +97,7 @@ func (l *loop) submitTo(ln *lane, c *client) bool {
 		}
 		c.book()
 	}
-	ln.touched = true
+	ln.unrung++
 	l.lookSoon()
 	switch {
 	case l.request.Socket == 0:

@@ -301,9 +301,8 @@ func (l *loop) flush() {
 		l.expireDue()
 	}
 	for _, ln := range l.lanes {
-		if ln.touched {
-			ln.touched = false
-			ln.bridge.Ring()
+		if ln.unrung > 0 {
+			ln.ring()
 		}
 	}
 	l.takeAllReplies()

@@ -46,7 +46,7 @@ type lane struct {
 	placed   []int64   // by slot: loop time at which its request was put there
 	threads  int64     // of the worker
 	inFlight int64     // requests in its slots, those of vanished clients too
-	touched  bool      // has requests that were not rung for
+	unrung   int       // requests in its slots that were not rung for
 	draining bool      // takes no more requests
 	down     bool      // the worker is gone; bridge must not be used
 
@@ -59,6 +59,12 @@ type lane struct {
 
 // takes reports whether a request without a large body can be submitted.
 func (ln *lane) takes() bool { return !ln.draining && !ln.down && ln.bridge.HasRoom() }
+
+// ring wakes the worker, if it sleeps, for what was put into its slots.
+func (ln *lane) ring() {
+	ln.unrung = 0
+	ln.bridge.Ring()
+}
 
 func (ln *lane) done() {
 	ln.inFlight--

@@ -32,6 +32,9 @@ func (l *loop) takeReplies(ln *lane) {
 		}
 		bytes += len(r.Data)
 		room = l.takeReply(ln, &r) || room
+		if ln.unrung >= ringAhead {
+			ln.ring()
+		}
 	}
 	switch {
 	case room && l.queue.len > 0:
