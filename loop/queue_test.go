@@ -201,6 +201,9 @@ func TestStopServesTheQueue(t *testing.T) {
 				c := g.clientOf(last)
 				seen = c != nil && c.state != stateHead
 				queued = seen && c.state == stateQueued
+				for _, ln := range g.loop().lanes {
+					queued = queued && ln.still
+				}
 			})
 			return seen
 		})

@@ -13,6 +13,9 @@ func (l *loop) takeReplies(ln *lane) {
 	var r pybridge.Reply
 	room, bytes := false, 0
 	for n := 0; !ln.down; n++ {
+		if ln.unrung >= ringAhead {
+			ln.ring()
+		}
 		if n == turnRepliesMax || bytes > turnBytesMax {
 			ln.bridge.FlushAcks()
 			l.flushSoon()
@@ -32,9 +35,6 @@ func (l *loop) takeReplies(ln *lane) {
 		}
 		bytes += len(r.Data)
 		room = l.takeReply(ln, &r) || room
-		if ln.unrung >= ringAhead {
-			ln.ring()
-		}
 	}
 	switch {
 	case room && l.queue.len > 0:
