@@ -2,9 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
+	"net"
 	"net/http"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestCrowdProcess(t *testing.T) {
@@ -31,7 +35,8 @@ func TestCrowdProcessTellsOfLosses(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") // it stays, it says
+		cork(t, conn)                                                               // the end comes with the answer, in one segment
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") // as if it stayed
 		conn.Close()
 	})
 	p, came, err := startCrowd(context.Background(), closing.site.address(), 1, 0)
@@ -47,4 +52,20 @@ func TestCrowdProcessTellsOfLosses(t *testing.T) {
 		t.Errorf("nobody listens: %v, lack %q", err, came.Lack)
 	}
 	none.dismiss()
+}
+
+func cork(t *testing.T, conn net.Conn) {
+	t.Helper()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	var refused error
+	err = raw.Control(func(fd uintptr) {
+		refused = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_CORK, 1)
+	})
+	if err := errors.Join(err, refused); err != nil {
+		t.Error(err)
+	}
 }
