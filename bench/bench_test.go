@@ -143,6 +143,16 @@ func TestWrkSendsTheWorkload(t *testing.T) {
 		if result.requests < 2 || (result.errors[openloop.FaultStatus] > 0) != c.errors {
 			t.Errorf("%v: %d requests, errors %v", c.want, result.requests, result.errors)
 		}
+		if c.errors {
+			continue
+		}
+		wire, err := sv.verify(context.Background(), &w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := result.check(&w, wire); err != nil {
+			t.Errorf("%v: %v", c.want, err)
+		}
 		var got []string
 		for found := false; !found; {
 			select {
@@ -155,6 +165,35 @@ func TestWrkSendsTheWorkload(t *testing.T) {
 		}
 		for len(seen) > 0 {
 			<-seen
+		}
+	}
+}
+
+// wrk counts whatever looks like an answer: what is none must not become a figure.
+func TestLoadIsChecked(t *testing.T) {
+	const wire = 150.0 // bytes
+	for _, c := range []struct {
+		requests, bytes int64
+		kind            string
+		errors          int64
+		pipeline        int
+		want            string
+	}{
+		{1000, 150_000, "", 0, 1, ""},
+		{1000, 150_000 + 64*149, "", 0, 1, ""}, // each client was in the midst of one
+		{1000, 150_000, openloop.FaultRead, 10, 1, ""},
+		{0, 0, openloop.FaultConnect, 5, 1, "no answer"},
+		{1000, 38_000, "", 0, 1, "38 bytes under load, want 150"}, // a bare 204, say
+		{1000, 300_000, "", 0, 1, "300 bytes under load"},
+		{1000, 150_000, openloop.FaultStatus, 1, 1, "1 of 1000 answers"},
+		{1000, 150_000, openloop.FaultRead, 11, 1, "11 failed connections"},
+		{64, 64 * 150, "", 0, 16, "pipelined requests is lost"},
+	} {
+		l := load{requests: c.requests, bytes: c.bytes, seconds: 1,
+			errors: map[string]int64{c.kind: c.errors}}
+		err := l.check(&workload{clients: 64, pipeline: c.pipeline}, wire)
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want %q", c, err, c.want)
 		}
 	}
 }

@@ -48,15 +48,15 @@ func (r *runner) closes(ctx context.Context, p *peer, w *workload) (bool, error)
 		return false, err
 	}
 	defer sv.stop()
-	if _, _, err := sv.ask(ctx, &request{method: "GET", path: "/closing"}); err != nil {
+	if _, err := sv.ask(ctx, &request{method: "GET", path: "/closing"}); err != nil {
 		return false, err
 	}
 	poll := time.NewTicker(closedPoll)
 	defer poll.Stop()
 	for end := time.Now().Add(closedMax); ; <-poll.C {
-		closed, _, err := sv.ask(ctx, &request{method: "GET", path: "/closed"})
-		if err != nil || string(closed) == "1" || time.Now().After(end) {
-			return string(closed) == "1", err
+		got, err := sv.ask(ctx, &request{method: "GET", path: "/closed"})
+		if closed := string(got.body) == "1"; err != nil || closed || time.Now().After(end) {
+			return closed, err
 		}
 	}
 }

@@ -82,7 +82,9 @@ func environment(s *site) []string {
 			strings.HasPrefix(name, "GUNICORN_"), strings.HasPrefix(name, "GRANIAN_"),
 			strings.HasPrefix(name, "UWSGI_"), strings.HasPrefix(name, "GOPHERSNAKE_"),
 			strings.HasPrefix(name, "PYTHON"), strings.HasPrefix(name, "XDG_"),
-			name == "CADDY_ADMIN":
+			strings.HasPrefix(name, "MALLOC_"), strings.HasPrefix(name, "LD_"),
+			name == "CADDY_ADMIN", name == "GOMAXPROCS", name == "GOGC", name == "GOMEMLIMIT",
+			name == "GODEBUG":
 		default:
 			env = append(env, pair)
 		}
@@ -219,40 +221,64 @@ func (sv *server) stop() {
 	<-sv.exited
 }
 
-// verify asks each request of w and checks status and body. It returns the mean length of a
-// body over the cycle, which the load must show as well.
+// verify asks each request of w and checks status and body. It returns the mean length of a whole
+// answer over the cycle, which the load must show as well.
 func (sv *server) verify(ctx context.Context, w *workload) (float64, error) {
-	var total, count int
+	var total int64
+	var count int
 	for i := range w.requests {
 		r := &w.requests[i]
-		body, closes, err := sv.ask(ctx, r)
+		got, err := sv.ask(ctx, r)
 		if err != nil {
 			return 0, err
 		}
-		if err := r.check(body); err != nil {
+		if err := r.check(got.body); err != nil {
 			return 0, err
 		}
-		if w.close && !closes {
+		if w.close && !got.closes {
 			return 0, errors.New("keeps a connection that was asked to close")
 		}
-		total += len(body) * r.times
+		total += got.wire * int64(r.times)
 		count += r.times
 	}
 	return float64(total) / float64(count), nil
 }
 
-// ask sends one request and wants 200. It tells whether the connection closes after the answer.
-func (sv *server) ask(ctx context.Context, r *request) (body []byte, closes bool, err error) {
-	l := openloop.NewLink(sv.dial, time.Now().Add(verifyMax))
+// answer is what came for one request.
+type answer struct {
+	body   []byte
+	wire   int64 // bytes, the head among them
+	closes bool  // the connection is closed after it
+}
+
+// ask sends one request on a connection of its own and wants 200.
+func (sv *server) ask(ctx context.Context, r *request) (got answer, err error) {
+	l := openloop.NewLink(func(ctx context.Context) (net.Conn, error) {
+		conn, err := sv.dial(ctx)
+		return &countedConn{conn, &got.wire}, err
+	}, time.Now().Add(verifyMax))
 	defer l.Close()
 	var b bytes.Buffer
 	m := openloop.Message{Method: r.method, Wire: r.wire(sv.site.address()), Length: -1}
-	_, answer, failed := l.Exchange(ctx, &m, &b)
+	_, head, failed := l.Exchange(ctx, &m, &b)
 	if failed != nil {
-		return nil, false, fmt.Errorf("%s %s: %w", r.method, r.path, failed)
+		return got, fmt.Errorf("%s %s: %w", r.method, r.path, failed)
 	}
-	if answer.StatusCode != 200 {
-		return nil, false, fmt.Errorf("%s %s: status %d", r.method, r.path, answer.StatusCode)
+	if head.StatusCode != 200 {
+		return got, fmt.Errorf("%s %s: status %d", r.method, r.path, head.StatusCode)
 	}
-	return b.Bytes(), answer.Close, nil
+	got.body, got.closes = b.Bytes(), head.Close
+	return got, nil
+}
+
+// countedConn counts the bytes that are read from it.
+type countedConn struct {
+	net.Conn
+	read *int64
+}
+
+func (c *countedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	*c.read += int64(n)
+	return n, err
 }

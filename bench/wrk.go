@@ -34,6 +34,40 @@ type load struct {
 	cpu             time.Duration // of wrk itself
 }
 
+const (
+	// lengthOff is how much the mean length of an answer under load may differ from the verified.
+	lengthOff = 0.02
+
+	// lostMax is how many of the answers may be errors of connections, as a part.
+	lostMax = 0.01
+)
+
+// check says why what wrk saw makes no figure: it counts whatever looks like an answer. wire is the
+// length of the answers that were verified, with their heads.
+func (l *load) check(w *workload, wire float64) error {
+	lost := l.errors[openloop.FaultConnect] + l.errors[openloop.FaultRead] +
+		l.errors[openloop.FaultWrite]
+	answers := float64(l.requests)
+	underWay := float64(w.clients * w.pipeline) // when the time was up; their bytes count
+	least, most := answers*wire*(1-lengthOff), (answers+underWay)*wire*(1+lengthOff)
+	switch {
+	case l.requests == 0:
+		return fmt.Errorf("no answer in %.1f s: %v", l.seconds, l.errors)
+	case l.errors[openloop.FaultStatus] > 0:
+		return fmt.Errorf("%d of %d answers under load have a status of failure",
+			l.errors[openloop.FaultStatus], l.requests)
+	case float64(lost) > answers*lostMax:
+		return fmt.Errorf("%d answers and %d failed connections under load", l.requests, lost)
+	case w.pipeline > 1 && l.requests <= int64(w.clients):
+		return fmt.Errorf("%d answers to %d clients: the rest of their pipelined requests is lost",
+			l.requests, w.clients)
+	case float64(l.bytes) < least || float64(l.bytes) > most:
+		return fmt.Errorf("answers of %.0f bytes under load, want %.0f", float64(l.bytes)/answers,
+			wire)
+	}
+	return nil
+}
+
 // writeScript writes the Lua script by which wrk sends w's requests and tells all its counters.
 func writeScript(w *workload, s *site) (string, error) {
 	var b strings.Builder
