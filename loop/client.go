@@ -38,7 +38,6 @@ type client struct {
 	state    state
 	eof      bool // the client will send no more
 	lastOne  bool // the answer at hand is the last one
-	corked   bool // the kernel may keep the end of what was sent: see cork.go
 	begun    bool // some of the answer was sent
 	slow     bool // it was told that the request is slow
 	broken   bool // the answer is not whole
@@ -56,6 +55,7 @@ type client struct {
 	rest     *bytebufferpool.ByteBuffer // from restAt on, unparsed bytes: a part of a head, or
 	restAt   int                        // pipelined requests
 	incoming *incoming                  // request that cannot be handed on at once
+	corked   *bytebufferpool.ByteBuffer // answers that wait for the next one: see cork.go
 	booked   int64                      // of the reactor's buffers
 	since    int64                      // loop time at which the request at hand was complete
 	lane     *lane                      // while running
@@ -99,7 +99,7 @@ func getBuffer(data []byte) *bytebufferpool.ByteBuffer {
 // book tells the reactor what the client's buffers hold now; false when all clients together
 // hold more than they may.
 func (c *client) book() bool {
-	n := held(c.rest)
+	n := held(c.rest) + held(c.corked)
 	if in := c.incoming; in != nil {
 		n += held(in.head) + held(in.body)
 	}

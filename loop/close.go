@@ -67,6 +67,9 @@ func (l *loop) drop(c *client) {
 	if c.state == stateClosed {
 		return
 	}
+	if c.corked != nil {
+		_, _ = sendNow(c.fd, c.corked.B) // what the socket does not take is lost
+	}
 	conn, fd := c.conn, c.fd
 	defer func() { // also when forget panics
 		if conn != nil {
@@ -96,6 +99,11 @@ func (l *loop) forget(c *client) {
 		l.endDrainer(d)
 	}
 	c.freeIncoming()
+	if c.corked != nil {
+		release(c.corked)
+		c.corked = nil
+		c.book()
+	}
 	c.keep(nil)
 }
 

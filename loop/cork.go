@@ -3,41 +3,61 @@ package loop
 import (
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/valyala/bytebufferpool"
 )
 
 // Answers to pipelined requests. A client has one request in a lane at a time (invariant 8), but
 // when the next one is here already, its answer will follow the one at hand closely, and most of
-// what an answer costs is to send it. So the kernel is told that more comes (MSG_MORE) and sends
-// both at once: with the last answer, when corkMax is over, or when a lull has brought nothing. With
-// 16 requests in a write that makes 1.5 to 1.9 times the requests a second. That the worker is woken
-// for the next ones before all answers are delivered (ringAhead) makes 1.3 times of it.
-const corkMax = 2 * time.Millisecond
+// what an answer costs is to send it. So answers are collected and leave in one write: with the last
+// of them, before they are more than corkedBytesMax, when corkMax is over, or when a lull has
+// brought nothing.
+const (
+	corkMax = 2 * time.Millisecond
+
+	// corkedBytesMax is how much is collected for one client.
+	corkedBytesMax = 16 << 10
+)
 
 // moreFollows reports whether the client has sent something behind the request that is answered.
 func (c *client) moreFollows() bool {
 	return c.rest != nil && c.restAt < len(c.rest.B) && !c.lastOne && c.drainer == nil
 }
 
-// sendCorked is send, but the kernel may keep the bytes until uncork.
+// sendCorked is send, but the bytes may wait until uncork.
 func (l *loop) sendCorked(c *client, data []byte) {
-	l.write(c, data, unix.MSG_MORE)
-	if c.state == stateClosed || c.drainer != nil || c.corked {
+	if len(data) > c.corkRoom() {
+		l.send(c, data)
 		return
 	}
-	if len(l.corked) == 0 {
-		l.corkedAt = l.reactor.monotonic()
+	if c.corked == nil {
+		c.corked = bytebufferpool.Get()
+		if len(l.corked) == 0 {
+			l.corkedAt = l.reactor.monotonic()
+		}
+		l.corked = append(l.corked, c)
 	}
-	c.corked = true
-	l.corked = append(l.corked, c)
+	_, _ = c.corked.Write(data)
+	if !c.book() {
+		l.push(c)
+	}
 }
 
-// push sends what the kernel keeps for a client. Only TCP keeps anything.
-func (c *client) push() {
-	if c.corked && c.fd >= 0 {
-		_ = unix.SetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+// corkRoom is how many bytes more may be collected.
+func (c *client) corkRoom() int {
+	if c.corked == nil {
+		return corkedBytesMax
 	}
-	c.corked = false
+	return corkedBytesMax - len(c.corked.B)
+}
+
+// push sends what was collected for a client.
+func (l *loop) push(c *client) {
+	if b := c.corked; b != nil {
+		c.corked = nil
+		l.write(c, b.B)
+		release(b)
+		c.book()
+	}
 }
 
 // uncork pushes what was kept for longer than corkMax.
@@ -49,7 +69,7 @@ func (l *loop) uncork() {
 
 func (l *loop) uncorkAll() {
 	for _, c := range l.corked {
-		c.push()
+		l.push(c)
 	}
 	clear(l.corked)
 	l.corked = l.corked[:0]

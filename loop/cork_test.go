@@ -1,6 +1,8 @@
 package loop
 
 import (
+	"io"
+	"os"
 	"strings"
 	"testing"
 
@@ -66,4 +68,93 @@ func TestAnswerIsNotKept(t *testing.T) {
 	p := g.dial()
 	p.send("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\nOPTIONS * HT")
 	p.want(200, "")
+}
+
+// What was collected for a client leaves before whatever comes behind it, in order.
+func TestCorkedComesFirst(t *testing.T) {
+	t.Parallel()
+	const first = "collected "
+	large := pattern(corkedBytesMax)
+	for name, c := range map[string]struct {
+		do   func(l *loop, c *client)
+		want string // begins what follows
+	}{
+		"answer": {func(l *loop, c *client) { l.send(c, []byte("next")) }, "next"},
+		"large":  {func(l *loop, c *client) { l.send(c, []byte(large)) }, large},
+		"too many": {func(l *loop, c *client) {
+			l.sendCorked(c, []byte(large[:corkedBytesMax-1]))
+			l.push(c)
+		}, large[:corkedBytesMax-1]},
+		"refusal": {func(l *loop, c *client) { l.refuse(c, 400, "test", "") }, "HTTP/1.1 400 "},
+		"file": {func(l *loop, c *client) {
+			f, err := os.Open(fileOf(t, "file").Name())
+			if err != nil {
+				t.Error(err)
+			}
+			l.sendFile(c, f, 0, 4)
+		}, "file"},
+		"age": {func(l *loop, c *client) {
+			l.corkedAt -= int64(corkMax)
+			l.uncork()
+		}, ""},
+		"lull": {func(l *loop, c *client) { l.uncorkAll() }, ""},
+		"end":  {func(l *loop, c *client) { l.drop(c) }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			g := newRig(t, nil)
+			p := g.dial()
+			g.withClient(p, func(l *loop, mine *client) {
+				l.sendCorked(mine, []byte(first))
+				if mine.corked == nil {
+					t.Error("nothing was collected")
+				}
+				c.do(l, mine)
+				if mine.corked != nil || mine.booked != 0 {
+					t.Errorf("still collected: %v, %d bytes booked", mine.corked, mine.booked)
+				}
+			})
+			p.wantBytes(first + c.want)
+		})
+	}
+}
+
+// Where clients' buffers are used up, an answer does not wait for the next one.
+func TestNothingIsCollectedBeyondTheBudget(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, nil)
+	p := g.dial()
+	g.withClient(p, func(l *loop, c *client) {
+		buffers := &l.reactor.buffers
+		buffers.used.Add(buffers.max)
+		defer buffers.used.Add(-buffers.max)
+		l.sendCorked(c, []byte("answer"))
+		if c.corked != nil {
+			t.Error("it waits")
+		}
+	})
+	p.wantBytes("answer")
+}
+
+// withClient runs f on the loop once it knows p.
+func (g *rig) withClient(p *peer, f func(*loop, *client)) {
+	g.t.Helper()
+	g.eventually("a client on the loop", func() (known bool) {
+		g.on(g.loop(), func() {
+			if c := g.clientOf(p); c != nil {
+				known = true
+				f(g.loop(), c)
+			}
+		})
+		return known
+	})
+}
+
+// wantBytes reads as many bytes as text has.
+func (p *peer) wantBytes(text string) {
+	p.g.t.Helper()
+	got := make([]byte, len(text))
+	if _, err := io.ReadFull(p.r, got); err != nil || string(got) != text {
+		p.g.t.Fatalf("got %.60q, %v, want %.60q", got, err, text)
+	}
 }

@@ -47,7 +47,7 @@ type loop struct {
 	drainers map[*drainer]struct{}
 	notes    map[string]*note // by limit
 
-	corked   []*client // with an answer that the kernel may keep
+	corked   []*client // with answers that wait for the next one; some have got it since
 	corkedAt int64     // loop time since when the first of them
 
 	lookTimer *time.Timer

@@ -72,8 +72,8 @@ func (l *loop) keepRest(c *client, rest []byte) {
 // what c.unparsed returned.
 func (l *loop) parse(c *client, data []byte) {
 	l.parseHeads(c, data)
-	if c.corked && c.state != stateRunning && c.state != stateQueued {
-		c.push() // no answer will follow soon
+	if c.corked != nil && c.state != stateRunning && c.state != stateQueued {
+		l.push(c) // no answer will follow soon
 	}
 }
 

@@ -125,20 +125,27 @@ func (l *loop) complete(c *client, flags uint32) {
 	l.answered(c)
 }
 
-// send writes what the socket takes now; the rest goes to a drainer, in order. data is only
-// borrowed.
+// send writes what was collected for a client and then data, which is only borrowed.
 func (l *loop) send(c *client, data []byte) {
-	c.corked = false // these push what is kept
-	l.write(c, data, 0)
+	if c.corked != nil && len(data) <= c.corkRoom() {
+		_, _ = c.corked.Write(data)
+		l.push(c)
+		return
+	}
+	l.push(c)
+	if c.state != stateClosed {
+		l.write(c, data)
+	}
 }
 
-func (l *loop) write(c *client, data []byte, flags int) {
+// write writes what the socket takes now; the rest goes to a drainer, in order.
+func (l *loop) write(c *client, data []byte) {
 	if c.drainer != nil {
 		c.drainer.add(data)
 		return
 	}
 	for len(data) > 0 {
-		n, err := sendNow(c.fd, data, flags)
+		n, err := sendNow(c.fd, data)
 		data = data[n:]
 		switch err {
 		case 0, unix.EINTR:
@@ -154,10 +161,10 @@ func (l *loop) write(c *client, data []byte, flags int) {
 
 // sendNow is send(2) on a socket that does not block, without a word to Go's scheduler: n bytes
 // were taken.
-func sendNow(fd int, data []byte, flags int) (n int, errno unix.Errno) {
+func sendNow(fd int, data []byte) (n int, errno unix.Errno) {
 	sent, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd),
 		uintptr(unsafe.Pointer(unsafe.SliceData(data))), uintptr(len(data)),
-		uintptr(unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL|flags), 0, 0)
+		unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, 0, 0)
 	if errno != 0 {
 		return 0, errno
 	}
@@ -166,12 +173,18 @@ func sendNow(fd int, data []byte, flags int) (n int, errno unix.Errno) {
 
 // answered is called when the whole answer was sent or given to the drainer.
 func (l *loop) answered(c *client) {
-	if c.drainer != nil {
+	closing := l.reactor.closing.Load()
+	last := c.lastOne || closing && !l.reactor.patient.Load() || c.eof && c.rest == nil
+	if last {
+		l.push(c)
+	}
+	switch {
+	case c.state == stateClosed: // by the push
+		return
+	case c.drainer != nil:
 		c.state = stateDraining
 		return
-	}
-	closing := l.reactor.closing.Load()
-	if c.lastOne || closing && !l.reactor.patient.Load() || c.eof && c.rest == nil {
+	case last:
 		l.linger(c)
 		return
 	}

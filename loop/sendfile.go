@@ -26,7 +26,8 @@ func (ct *content) close() { _ = ct.file.Close() }
 // sendFile hands a piece of a file to the client's drainer: reading a disk may block, and the loop
 // must not. f is the drainer's from now on.
 func (l *loop) sendFile(c *client, f *os.File, off, length int64) {
-	if c.drainer == nil && length > 0 {
+	l.push(c)
+	if c.state != stateClosed && c.drainer == nil && length > 0 {
 		l.startDrainer(c, nil)
 	}
 	if c.drainer == nil { // nothing to send, or the client was dropped

@@ -43,6 +43,14 @@ func (l *loop) upgrade(c *client, req *http1.Request, head, rest []byte) {
 		l.refuse(c, 400, "bytes behind an upgrade request", "")
 		return
 	}
+	l.push(c) // the worker writes to the socket itself
+	switch {
+	case c.state == stateClosed:
+		return
+	case c.drainer != nil:
+		l.refuse(c, 503, "an upgrade request behind answers that the client does not take", "")
+		return
+	}
 	l.fill(c, req, head)
 	l.request.Socket = c.fd
 	l.dispatch(c)
