@@ -47,7 +47,7 @@ const (
 // ringAhead is how many requests wake a worker while the loop still delivers what it has answered:
 // each of those answers may bring the next request of a client that pipelines, and the worker can
 // begin with them meanwhile.
-const ringAhead = 8
+const ringAhead = 16
 
 // expiriesPerTurnMax is how many deadlines one look at the timing list handles: each may close a
 // socket.
