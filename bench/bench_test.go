@@ -279,7 +279,7 @@ func TestSpreadAndNumber(t *testing.T) {
 func sample() *results {
 	work := []workNote{{Name: "w", What: "test", Measure: throughput},
 		{Name: "l", What: "test", Measure: latency}}
-	r := &results{Rounds: 2, Workloads: work, Peers: []peerNote{{Name: ours}, {Name: "better"},
+	r := &results{Rounds: 2, Seconds: 3, Warmup: 1, Workloads: work, Peers: []peerNote{{Name: ours}, {Name: "better"},
 		{Name: "worse"}, {Name: "broken"}, {Name: "absent", Lacking: "no | compiler"}}}
 	for round := 1; round <= 2; round++ {
 		base := float64(100 * round) // rounds differ by more than peers do
@@ -312,7 +312,7 @@ func TestRatiosAreOfTheSameRound(t *testing.T) {
 				t.Errorf("%s to %s: %q, want %q", all[i].work.Name, one.peer, got, want)
 			}
 		}
-		if best := all[i].best(nil); best.peer != "better" {
+		if best := all[i].best(all[i].row(ours), nil); best.peer != "better" {
 			t.Errorf("%s: best is %s", all[i].work.Name, best.peer)
 		}
 	}
@@ -325,8 +325,10 @@ func TestPageTellsEverything(t *testing.T) {
 	if err := os.WriteFile(to.page, []byte(hand), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	rest := sample()
+	rest.Workloads, rest.Rounds, rest.Seconds, rest.Warmup = rest.Workloads[1:], 1, 2, 0
 	for range 2 { // the second time it finds its own page
-		if err := to.report(sample()); err != nil {
+		if err := to.report(sample(), rest); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -336,7 +338,10 @@ func TestPageTellsEverything(t *testing.T) {
 	}
 	for _, want := range []string{"# Title\n", "\nafter\n", `**not measured**: no \| compiler`,
 		"* w, to better: 0.50", "| broken |  |  |", "status 500",
-		"make bench BENCH='--workloads w --placements shared'", "(charts/shared-w.svg)"} {
+		"make bench BENCH='--workloads w --placements shared --rounds 2'", "(charts/shared-w.svg)",
+		"| rounds | 2, each 3 s after 1 s of warm-up | 1, each 2 s after 0 s of warm-up |",
+		"\n### l all\n", "(charts/shared-l-all.svg)",
+		"'--workloads l --placements shared --rounds 1 --seconds 2 --warmup 0'"} {
 		if !bytes.Contains(page, []byte(want)) {
 			t.Errorf("the page lacks %q:\n%s", want, page)
 		}
@@ -344,7 +349,7 @@ func TestPageTellsEverything(t *testing.T) {
 	if bytes.Contains(page, []byte("old")) || bytes.Count(page, []byte(markBegin)) != 1 {
 		t.Errorf("the page was not replaced between its markers:\n%s", page)
 	}
-	for _, name := range []string{"shared-w.svg", "shared-l.svg"} {
+	for _, name := range []string{"shared-w.svg", "shared-l.svg", "shared-l-all.svg"} {
 		if text, err := os.ReadFile(filepath.Join(to.charts, name)); err != nil ||
 			!bytes.HasSuffix(text, []byte("</svg>\n")) {
 			t.Errorf("%s: %v, %.80q", name, err, text)

@@ -56,8 +56,12 @@ func (r *results) chart(t *table) []byte {
 	} else {
 		height = t.bars(&body)
 	}
-	foot := fmt.Sprintf("%s · %s · %s, %d CPUs · %d rounds of %d s", r.Machine.Date,
-		r.Machine.Commit, r.Machine.CPU, r.Machine.CPUs, r.Rounds, r.Seconds)
+	seconds := r.Seconds
+	if t.work.Measure == latency && r.LatencySeconds > 0 {
+		seconds = r.LatencySeconds
+	}
+	foot := fmt.Sprintf("%s · %s · %s, %d CPUs · rounds: %d of %d s", r.Machine.Date,
+		r.Machine.Commit, r.Machine.CPU, r.Machine.CPUs, r.Rounds, seconds)
 	body.text(10, height+18, "start", "small", foot)
 	var picture bytes.Buffer
 	fmt.Fprintf(&picture, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %.0f">`+"\n",

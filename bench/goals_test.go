@@ -104,6 +104,49 @@ func TestGoalsOutOfReach(t *testing.T) {
 	}
 }
 
+// What loses some of its requests or of its crowd has no figure to be judged by.
+func TestGoalsAreNotJudgedByPartOfTheLoad(t *testing.T) {
+	for want, spoil := range map[string]func(*cell){
+		"**not valid**: read errors":              func(c *cell) { c.Errors = map[string]int64{"read": 1} },
+		"**not valid**: 9 of 10 idle clients":     func(c *cell) { c.Latency.CrowdLack = "9 of 10 idle clients" },
+		"**not valid**: idle clients were closed": func(c *cell) { c.Latency.IdleLost = 1 },
+		"aim reached": func(*cell) {},
+	} {
+		r := &results{Peers: []peerNote{{Name: ours}}}
+		for _, name := range []string{"rate", "rate-idle"} {
+			r.Workloads = append(r.Workloads, workNote{Name: name, Measure: latency})
+			c := cell{Round: 1, Placement: shared, Workload: name, Peer: ours,
+				Latency: &openloop.Report{All: points(1, 1000)}}
+			if name == "rate-idle" {
+				spoil(&c)
+			}
+			r.Cells = append(r.Cells, c)
+		}
+		var b bytes.Buffer
+		r.writeBars(&b, r.tables())
+		if !strings.Contains(b.String(), "beside 10,000 | ≥ 0.83 | 0.95 | 1.00 | rate | "+want+" |") {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
+
+// The rival is whom the ratios of the rounds are least to, not whose median is the highest.
+func TestRivalIsOfTheSameRound(t *testing.T) {
+	r := &results{Workloads: []workNote{{Name: "hello-64", Measure: throughput}}}
+	for name, perSecond := range map[string][3]float64{
+		ours: {100, 200, 300}, "lucky": {50, 250, 290}, "close": {99, 180, 299},
+	} {
+		r.Peers = append(r.Peers, peerNote{Name: name})
+		for i, n := range perSecond {
+			r.Cells = append(r.Cells, cell{Round: i + 1, Placement: shared, Workload: "hello-64",
+				Peer: name, PerSecond: n, Starved: name == "lucky" && i == 0})
+		}
+	}
+	if found := goals()[0].measured(r.tables(), nil); found.whom != "close" {
+		t.Errorf("%+v", found)
+	}
+}
+
 func TestTheReactorIsAskedWithoutTheApp(t *testing.T) {
 	for _, w := range workloads() {
 		if !w.plainHello() {

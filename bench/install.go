@@ -76,6 +76,10 @@ func install(ctx context.Context, root, python string, all []peer, say io.Writer
 				lacking[p.name] = fmt.Sprintf("%s not found: %s", n.called, n.advice)
 			}
 		}
+		if closed := closedTo(root); p.stranger && os.Getuid() == 0 && closed != "" {
+			lacking[p.name] = fmt.Sprintf("runs as %s, who may not enter %s: clone the repository "+
+				"elsewhere", apacheUser, closed)
+		}
 		if p.kit == "" || lacking[p.name] != "" {
 			continue
 		}
@@ -92,6 +96,21 @@ func install(ctx context.Context, root, python string, all []peer, say io.Writer
 		}
 	}
 	return lacking, nil
+}
+
+// closedTo finds a directory on the way to dir, or dir, that others may not enter; "" is none.
+func closedTo(dir string) string {
+	for {
+		info, err := os.Stat(dir)
+		if err != nil || info.Mode()&0o001 == 0 {
+			return dir
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return ""
+		}
+		dir = up
+	}
 }
 
 // makeVenv makes one environment, unless it is there already with the same requirements.

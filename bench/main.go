@@ -112,11 +112,13 @@ func parseRun(name string, args []string) (*runFlags, error) {
 	set.IntVar(&f.warmup, "warmup", warmupDefault, "seconds of load before that")
 	set.BoolVar(&f.quick, "quick", false, "one round of 2 s without warm-up: a smoke test")
 	set.StringVar(&f.peers, "peers", "", "only these, with commas; see bench list")
-	set.StringVar(&f.workloads, "workloads", "", "only these, with commas, or bar: only what decides")
+	set.StringVar(&f.workloads, "workloads", "", "only these, with commas; bar: only what decides;"+
+		" rest: the others, and latencies of all servers")
 	set.StringVar(&f.placements, "placements", "", "shared or pinned; default is both")
 	set.StringVar(&f.python, "python", "", "`interpreter` of all servers (default the system's)")
-	set.StringVar(&f.out, "out", "", "`directory` for results, page and charts (default: a whole"+
-		" run replaces bench/results, bench/charts and BENCHMARKS.md, others build/bench/partial)")
+	set.StringVar(&f.out, "out", "", "`directory` for results, page and charts (default: a run of"+
+		" everything, bar or rest goes to bench/results, bench/charts and BENCHMARKS.md, others"+
+		" build/bench/partial)")
 	if err := set.Parse(args); err != nil {
 		return nil, err
 	}
@@ -129,24 +131,32 @@ func parseRun(name string, args []string) (*runFlags, error) {
 	return &f, nil
 }
 
-// whole reports whether a run is worth the page: all servers, and at least the workloads that
-// decide.
+// whole reports whether a run is worth the page: all servers, and all workloads, those that decide,
+// or the rest, in which a round is enough.
 func (f *runFlags) whole() bool {
-	return f.peers == "" && (f.workloads == "" || f.workloads == barName) && f.placements == "" &&
-		f.rounds >= roundsDefault
+	if f.peers != "" || f.placements != "" || f.quick {
+		return false
+	}
+	decides := f.workloads == "" || f.workloads == barName
+	return f.workloads == restName || decides && f.rounds >= roundsDefault
 }
 
-// places says where results, page and charts go.
-func (f *runFlags) places(root string) output {
+// places says where results, page and charts go, and which of the results are of this run.
+func (f *runFlags) places(root string) (to output, file string) {
 	if f.out == "" && f.whole() {
-		return published(root)
+		to = published(root)
+		if f.workloads == restName {
+			return to, to.rest
+		}
+		return to, to.results
 	}
 	dir := f.out
 	if dir == "" {
 		dir = filepath.Join(root, "build", "bench", "partial")
 	}
-	return output{results: filepath.Join(dir, "results.json"), page: filepath.Join(dir, "page.md"),
+	to = output{results: filepath.Join(dir, "results.json"), page: filepath.Join(dir, "page.md"),
 		charts: filepath.Join(dir, "charts")}
+	return to, to.results
 }
 
 func (f *runFlags) choosePeers() ([]peer, error) {
@@ -167,14 +177,22 @@ func (f *runFlags) choosePeers() ([]peer, error) {
 
 func (f *runFlags) chooseWorkloads() ([]workload, error) {
 	all := workloads()
-	var names, bars []string
+	var names, asks []string
 	for _, w := range all {
 		names = append(names, w.name)
-		if w.bar {
-			bars = append(bars, w.name)
+	}
+	for name := range strings.SplitSeq(f.workloads, ",") {
+		if name != barName && name != restName {
+			asks = append(asks, name)
+			continue
+		}
+		for _, w := range all {
+			if name == barName && w.bar || name == restName && (!w.bar || w.measure == latency) {
+				asks = append(asks, w.name)
+			}
 		}
 	}
-	asked, err := wanted(strings.ReplaceAll(f.workloads, barName, strings.Join(bars, ",")), names)
+	asked, err := wanted(strings.Join(asks, ","), names)
 	var chosen []workload
 	for _, w := range all {
 		if asked[w.name] {
@@ -218,6 +236,12 @@ func runCommand(ctx context.Context, name string, args []string) error {
 	if err != nil {
 		return err
 	}
+	for tool, advice := range map[string]string{"wrk": wrkAdvice,
+		"taskset": "taskset not found: apt install util-linux"} {
+		if _, err := exec.LookPath(tool); err != nil && name == "run" {
+			return errors.New(advice)
+		}
+	}
 	if r.lacking, err = install(ctx, root, python, r.peers, r.say); err != nil {
 		return err
 	}
@@ -229,23 +253,24 @@ func runCommand(ctx context.Context, name string, args []string) error {
 	if name == "install" {
 		return nil
 	}
-	for tool, advice := range map[string]string{"wrk": wrkAdvice,
-		"taskset": "taskset not found: apt install util-linux"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return errors.New(advice)
-		}
-	}
 	if err := raiseFileLimit(); err != nil {
 		return err
 	}
-	to := f.places(root)
-	r.file = to.results
+	to, file := f.places(root)
+	r.file = file
 	r.results = r.describe(ctx, f, python, args)
-	r.results.Floor = measureFloor(ctx, root, python, f.quick)
+	if f.workloads != restName {
+		r.results.Floor = measureFloor(ctx, root, f.quick)
+	}
 	if err := r.run(ctx); err != nil {
 		return err
 	}
-	return to.report(r.results)
+	if f.workloads == "" && f.whole() { // everything is in it
+		if err := os.RemoveAll(to.rest); err != nil {
+			return err
+		}
+	}
+	return to.reportAll()
 }
 
 // describe fills in all of the results but the figures.

@@ -29,16 +29,17 @@ const idleSeconds = 75
 
 // peer is a server to measure.
 type peer struct {
-	name    string
-	kit     string // bench/peers/<kit>.txt and a virtual environment of its own; "" has none
-	dist    string // whose version is reported; "" asks the command of version
-	setting string // what was chosen and why, for the page
-	one     bool   // has one thread for the app, whatever the workload says
-	fixed   bool   // runs no Python: answers only the fixed workloads, and is nobody's rival
-	alone   bool   // is asked OPTIONS * instead of GET /, which gophersnake answers without Python
-	needs   []need
-	command func(s *site) []string
-	prepare func(s *site) error // writes what the command needs
+	name     string
+	kit      string // bench/peers/<kit>.txt and a virtual environment of its own; "" has none
+	dist     string // whose version is reported; "" asks the command of version
+	setting  string // what was chosen and why, for the page
+	one      bool   // has one thread for the app, whatever the workload says
+	fixed    bool   // runs no Python: answers only the fixed workloads, and is nobody's rival
+	stranger bool   // as root, it enters the repository as another user
+	alone    bool   // is asked OPTIONS * instead of GET /, which gophersnake answers without Python
+	needs    []need
+	command  func(s *site) []string
+	prepare  func(s *site) error // writes what the command needs
 }
 
 // site is where and how a peer is started.
@@ -77,7 +78,8 @@ func peers() []peer {
 			command: launcher("bjoern"), needs: []need{headers,
 				{"ev.h", "the headers of libev", "apt install libev-dev"}}},
 		{name: "granian", kit: "granian", dist: "granian",
-			setting: "HTTP/1 only, as many blocking threads as the workload says",
+			setting: "HTTP/1 only, as many blocking threads as the workload says, flushes joined for " +
+				"pipelines",
 			command: func(s *site) []string { return granian(s, s.threads) }},
 		{name: "granian-1", kit: "granian", dist: "granian", one: true,
 			setting: "the same with one blocking thread: its own benchmarks for short requests",
@@ -103,7 +105,7 @@ func peers() []peer {
 			setting: "keep-alive for all clients", command: launcher("cheroot")},
 		{name: "mod_wsgi", kit: "mod_wsgi", dist: "mod_wsgi-standalone",
 			setting: "mod_wsgi-express, daemon mode, endless keep-alive",
-			needs:   []need{headers}, command: modWSGI, prepare: prepareModWSGI},
+			needs:   []need{headers}, command: modWSGI, prepare: prepareModWSGI, stranger: true},
 		{name: "caddysnake", kit: "caddysnake", dist: "caddysnake",
 			setting: "one worker process; threads are its own choice", command: caddysnake},
 		{name: reactor, kit: "gophersnake", fixed: true, alone: true,
@@ -125,6 +127,7 @@ func granian(s *site, threads int) []string {
 	return []string{s.bin("granian"), "--interface", "wsgi", "--host", "127.0.0.1",
 		"--port", strconv.Itoa(s.port), "--workers", "1",
 		"--blocking-threads", strconv.Itoa(threads), "--http", "1", "--no-ws",
+		"--http1-pipeline-flush",
 		"--backlog", strconv.Itoa(s.backlog), "--backpressure", strconv.Itoa(clientsMax),
 		"--log-level", "warning", s.module + ":app"}
 }
@@ -150,7 +153,9 @@ func uwsgi(s *site, socket string) []string {
 // modWSGIClients is how many clients Apache's own threads serve at a time; idle ones take none.
 const modWSGIClients = 1_024
 
-// modWSGI runs as the user of the benchmark: Apache refuses root as the user of its children.
+// apacheUser is whom Apache's children run as when root starts it: it refuses root for them.
+const apacheUser = "www-data"
+
 func modWSGI(s *site) []string {
 	args := []string{s.bin("mod_wsgi-express"), "start-server", "--application-type", "module",
 		s.module, "--host", "127.0.0.1", "--port", strconv.Itoa(s.port), "--processes", "1",
@@ -162,7 +167,7 @@ func modWSGI(s *site) []string {
 		strconv.Itoa(s.backlog), "--server-root", s.file("root"), "--python-path", s.apps,
 		"--locale", "C.UTF-8", "--log-to-terminal", "--include-file", s.file("more.conf")}
 	if os.Getuid() == 0 {
-		args = append(args, "--user", "www-data", "--group", "www-data")
+		args = append(args, "--user", apacheUser, "--group", apacheUser)
 	}
 	return args
 }
@@ -197,7 +202,7 @@ daemon off; worker_processes 1; pid %s/pid; error_log stderr error;
 worker_rlimit_nofile %d;
 events { worker_connections %d; }
 http {
-    access_log off; tcp_nopush on; open_file_cache max=16;
+    access_log off; sendfile on; tcp_nopush on; open_file_cache max=16;
     default_type text/plain;
     keepalive_timeout %d; keepalive_requests 1000000000;
     client_body_temp_path %[2]s/body; proxy_temp_path %[2]s/proxy;

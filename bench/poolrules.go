@@ -34,6 +34,9 @@ func findRules(ctx context.Context, root string, given []string) ([]poolRule, er
 	return rules, nil
 }
 
+// buildTags is what the Makefile builds with.
+const buildTags = "-tags=poll_opt"
+
 // buildRules builds gophersnake twice: as it is, and with the shim of the plain pool laid over
 // the one that is embedded.
 func buildRules(ctx context.Context, root string) ([]poolRule, error) {
@@ -55,8 +58,8 @@ func buildRules(ctx context.Context, root string) ([]poolRule, error) {
 		{"plain", filepath.Join(into, "gophersnake-plain")}}
 	for _, args := range [][]string{
 		{"make", "--directory=" + shim, "all", "plain"},
-		{"go", "build", "-o", rules[0].Binary, "./server"},
-		{"go", "build", "-overlay", overlay, "-o", rules[1].Binary, "./server"},
+		{"go", "build", buildTags, "-o", rules[0].Binary, "./server"},
+		{"go", "build", buildTags, "-overlay", overlay, "-o", rules[1].Binary, "./server"},
 	} {
 		cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 		cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")

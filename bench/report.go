@@ -6,8 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
-	"iter"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,16 +28,16 @@ const noResults = `There are no results yet: ` + "`make bench`" + ` makes them, 
 of the page and the charts. It wants a machine with nothing else to do, for hours.
 `
 
-// output is where results, page and charts go.
-type output struct{ results, page, charts string }
+// output is where results, page and charts go. What a run of the bar leaves out may have been
+// measured by another one, the rest.
+type output struct{ results, rest, page, charts string }
 
 func published(root string) output {
 	return output{results: filepath.Join(root, "bench", "results", "latest.json"),
+		rest:   filepath.Join(root, "bench", "results", "rest.json"),
 		page:   filepath.Join(root, "BENCHMARKS.md"),
 		charts: filepath.Join(root, "bench", "charts")}
 }
-
-func mapsKeys(m map[string]int64) iter.Seq[string] { return maps.Keys(m) }
 
 func joinNotes(notes []string) string {
 	return strings.ReplaceAll(strings.Join(notes, "; "), "|", `\|`)
@@ -53,33 +51,48 @@ func reportCommand(args []string) error {
 	}
 	to := published(root)
 	set.StringVar(&to.results, "results", to.results, "`file` that run wrote")
+	set.StringVar(&to.rest, "rest", to.rest, "`file` that run --workloads rest wrote; may be none")
 	set.StringVar(&to.page, "page", to.page, "`file` that holds the markers, or is made")
 	set.StringVar(&to.charts, "charts", to.charts, "`directory`, which is replaced")
 	if err := set.Parse(args); err != nil {
 		return err
 	}
-	r, err := readResults(to.results)
+	return to.reportAll()
+}
+
+// reportAll is report of what the files hold.
+func (o *output) reportAll() error {
+	first, err := readResults(o.results)
 	if errors.Is(err, fs.ErrNotExist) {
-		return to.insert([]byte(noResults))
+		return o.insert([]byte(noResults))
 	}
 	if err != nil {
 		return err
 	}
-	return to.report(r)
+	runs := []*results{first}
+	if o.rest != "" {
+		rest, err := readResults(o.rest)
+		if err == nil {
+			runs = append(runs, rest)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return o.report(runs...)
 }
 
-// report writes page and charts.
-func (o *output) report(r *results) error {
+// report writes page and charts. The first run is the one that decides.
+func (o *output) report(runs ...*results) error {
 	if err := os.RemoveAll(o.charts); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(o.charts, 0o755); err != nil {
 		return err
 	}
-	all := r.tables()
+	all := tablesOf(runs)
 	for i := range all {
 		t := &all[i]
-		picture := r.chart(t)
+		picture := t.run.chart(t)
 		if err := os.WriteFile(filepath.Join(o.charts, t.file()), picture, 0o644); err != nil {
 			return err
 		}
@@ -88,7 +101,19 @@ func (o *output) report(r *results) error {
 	if err != nil {
 		return err
 	}
-	return o.insert(r.page(all, filepath.ToSlash(charts)))
+	return o.insert(page(runs, filepath.ToSlash(charts)))
+}
+
+// tablesOf sorts the cells of all runs.
+func tablesOf(runs []*results) []table {
+	var all []table
+	for _, r := range runs {
+		for _, t := range r.tables() {
+			t.again = find(all, t.work.Name, t.placement) != nil
+			all = append(all, t)
+		}
+	}
+	return all
 }
 
 // insert puts text between the markers; a page without them is replaced.
@@ -110,33 +135,52 @@ func (o *output) insert(text []byte) error {
 	return os.WriteFile(o.page, b.Bytes(), 0o644)
 }
 
-func (t *table) file() string { return t.placement + "-" + t.work.Name + ".svg" }
+func (t *table) file() string {
+	return t.placement + "-" + strings.ReplaceAll(t.name(), " ", "-") + ".svg"
+}
 
-func (r *results) page(all []table, charts string) []byte {
+func page(runs []*results, charts string) []byte {
 	var b bytes.Buffer
-	r.writeMachine(&b)
-	r.writeServers(&b)
-	r.writeBars(&b, all)
-	r.writeOverview(&b, all)
-	r.writeBehind(&b, all)
+	writeMachines(&b, runs)
+	first := runs[0]
+	first.writeServers(&b)
+	first.writeBars(&b, first.tables())
+	all := tablesOf(runs)
+	writeOverview(&b, all)
+	writeBehind(&b, all)
 	for i := range all {
-		r.writeTable(&b, &all[i], charts)
+		all[i].write(&b, charts)
 	}
 	return b.Bytes()
 }
 
-func (r *results) writeMachine(b *bytes.Buffer) {
-	m := &r.Machine
-	fmt.Fprintf(b, "## Machine\n\n| | |\n|---|---|\n")
-	for _, line := range [][2]string{
-		{"when", m.Date}, {"commit", m.Commit}, {"command", "`" + r.Command + "`"},
-		{"rounds", r.lengths()},
-		{"CPU", fmt.Sprintf("%s, %d in use, governor %s", m.CPU, m.CPUs, m.Governor)},
-		{"memory", number(float64(m.MemoryMiB)) + " MiB"},
-		{"system", m.System + ", Linux " + m.Kernel},
-		{"load before the run", m.Load}, {"Python", m.Python}, {"Go", m.Go}, {"wrk", m.Wrk},
+// writeMachines has a column for each run.
+func writeMachines(b *bytes.Buffer, runs []*results) {
+	fmt.Fprintf(b, "## Machine\n\n|%s\n|%s\n", strings.Repeat(" |", len(runs)+1),
+		strings.Repeat("---|", len(runs)+1))
+	for _, line := range []struct {
+		what string
+		of   func(r *results, m *machine) string
+	}{
+		{"when", func(_ *results, m *machine) string { return m.Date }},
+		{"commit", func(_ *results, m *machine) string { return m.Commit }},
+		{"command", func(r *results, _ *machine) string { return "`" + r.Command + "`" }},
+		{"rounds", func(r *results, _ *machine) string { return r.lengths() }},
+		{"CPU", func(_ *results, m *machine) string {
+			return fmt.Sprintf("%s, %d in use, governor %s", m.CPU, m.CPUs, m.Governor)
+		}},
+		{"memory", func(_ *results, m *machine) string { return number(float64(m.MemoryMiB)) + " MiB" }},
+		{"system", func(_ *results, m *machine) string { return m.System + ", Linux " + m.Kernel }},
+		{"load before the run", func(_ *results, m *machine) string { return m.Load }},
+		{"Python", func(_ *results, m *machine) string { return m.Python }},
+		{"Go", func(_ *results, m *machine) string { return m.Go }},
+		{"wrk", func(_ *results, m *machine) string { return m.Wrk }},
 	} {
-		fmt.Fprintf(b, "| %s | %s |\n", line[0], line[1])
+		fmt.Fprintf(b, "| %s |", line.what)
+		for _, r := range runs {
+			fmt.Fprintf(b, " %s |", line.of(r, &r.Machine))
+		}
+		fmt.Fprintln(b)
 	}
 }
 
@@ -150,7 +194,7 @@ func (r *results) lengths() string {
 
 func (r *results) writeServers(b *bytes.Buffer) {
 	fmt.Fprintf(b, "\n## Servers\n\n| server | version | threads | setting |\n|---|---|---|---|\n")
-	skip := r.without()
+	skip := without()
 	for _, p := range r.Peers {
 		threads := "as the workload says"
 		if p.OneThread {
@@ -174,7 +218,7 @@ func (r *results) writeServers(b *bytes.Buffer) {
 }
 
 // without names the peers that run no Python.
-func (r *results) without() map[string]bool {
+func without() map[string]bool {
 	skip := map[string]bool{}
 	for _, p := range peers() {
 		skip[p.name] = p.fixed
@@ -193,11 +237,11 @@ func (t *table) unit() string {
 	return "requests/s"
 }
 
-func (r *results) writeOverview(b *bytes.Buffer, all []table) {
+func writeOverview(b *bytes.Buffer, all []table) {
 	fmt.Fprintf(b, "\n## Overview\n\nRatios are above 1 where gophersnake is better; ≈ where the "+
 		"rounds disagree.\n\n| workload | | gophersnake | best other | | ratio |\n"+
 		"|---|---|---|---|---|---|\n")
-	skip := r.without()
+	skip := without()
 	for i := range all {
 		t := &all[i]
 		mine, name, figure, ratio := "", "", "", ""
@@ -209,7 +253,7 @@ func (r *results) writeOverview(b *bytes.Buffer, all []table) {
 				}
 			}
 		}
-		if best := t.best(skip); best != nil {
+		if best := t.best(t.row(ours), skip); best != nil {
 			name, figure, ratio = best.peer, best.of(t.figure).String(), t.ratio(best).ratio()
 		}
 		fmt.Fprintf(b, "| [%s](#%s) | %s | %s | %s | %s | %s |\n", t.title(), anchor(t.title()),
@@ -217,19 +261,45 @@ func (r *results) writeOverview(b *bytes.Buffer, all []table) {
 	}
 }
 
+// name tells the table of a later run from that of the first, which is of gophersnake alone.
+func (t *table) name() string {
+	if t.again {
+		return t.work.Name + " all"
+	}
+	return t.work.Name
+}
+
 func (t *table) title() string {
 	if t.placement == shared {
-		return t.work.Name
+		return t.name()
 	}
-	return t.work.Name + " " + t.placement
+	return t.name() + " " + t.placement
+}
+
+// command measures the table again.
+func (t *table) command() string {
+	args := "--workloads " + t.work.Name + " --placements " + t.placement
+	if len(t.rows) == 1 {
+		args += " --peers " + t.rows[0].peer
+	}
+	for _, flag := range []struct {
+		name        string
+		is, usually int
+	}{{"rounds", t.run.Rounds, roundsDefault}, {"seconds", t.run.Seconds, secondsDefault},
+		{"warmup", t.run.Warmup, warmupDefault}} {
+		if flag.is != flag.usually {
+			args += fmt.Sprintf(" --%s %d", flag.name, flag.is)
+		}
+	}
+	return "make bench BENCH='" + args + "'"
 }
 
 func anchor(title string) string { return strings.ReplaceAll(title, " ", "-") }
 
 // writeBehind names what gophersnake does worse than anybody: the list is made, not chosen.
-func (r *results) writeBehind(b *bytes.Buffer, all []table) {
+func writeBehind(b *bytes.Buffer, all []table) {
 	fmt.Fprintf(b, "\n## Where gophersnake is behind\n\n")
-	skip := r.without()
+	skip := without()
 	found := false
 	for i := range all {
 		t := &all[i]
@@ -252,15 +322,14 @@ func (r *results) writeBehind(b *bytes.Buffer, all []table) {
 	}
 }
 
-func (r *results) writeTable(b *bytes.Buffer, t *table, charts string) {
+func (t *table) write(b *bytes.Buffer, charts string) {
 	placed := "server and generator on all CPUs"
 	if t.placement == apart {
 		placed = "the server on one CPU, the generator on another"
 	}
 	fmt.Fprintf(b, "\n### %s\n\n%s; %d threads, %d connections; %s.\n", t.title(), t.work.What,
 		t.work.Threads, t.work.Clients, placed)
-	fmt.Fprintf(b, "`make bench BENCH='--workloads %s --placements %s'`\n\n![%s](%s/%s)\n\n",
-		t.work.Name, t.placement, t.title(), charts, t.file())
+	fmt.Fprintf(b, "`%s`\n\n![%s](%s/%s)\n\n", t.command(), t.title(), charts, t.file())
 	micros := func(percent float64) func(*cell) float64 {
 		return func(c *cell) float64 { return float64(c.Latency.At(percent)) / 1e3 }
 	}

@@ -27,10 +27,12 @@ type results struct {
 
 // floor is what a hello request costs on the side of Python; see pybridge/shim/bench.
 type floor struct {
-	Python  string  `json:"python,omitempty"`
-	Shim    float64 `json:"shim_ns,omitempty"` // all that a thread of ours does, GIL held
-	Bare    float64 `json:"bare_ns,omitempty"` // the app called from a loop of C
-	Lacking string  `json:"lacking,omitempty"` // why there is none
+	Python      string  `json:"python,omitempty"`      // the fastest
+	Pythons     int     `json:"pythons,omitempty"`     // of so many
+	Shim        float64 `json:"shim_ns,omitempty"`     // all that a thread of ours does, GIL held
+	Bare        float64 `json:"bare_ns,omitempty"`     // the app called from a loop of C
+	Allocations *int64  `json:"allocations,omitempty"` // of the Go process
+	Lacking     string  `json:"lacking,omitempty"`     // why there is none
 }
 
 // peerNote is a peer on the page; Lacking says why there is no figure of it.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 )
@@ -75,6 +76,8 @@ type row struct {
 
 // table is one workload in one placement.
 type table struct {
+	run       *results
+	again     bool // an earlier run has one of the same workload
 	work      *workNote
 	placement string
 	rows      []row // in the order of the peers
@@ -85,7 +88,7 @@ func (r *results) tables() []table {
 	var all []table
 	for _, where := range []string{shared, apart} {
 		for i := range r.Workloads {
-			t := table{work: &r.Workloads[i], placement: where}
+			t := table{run: r, work: &r.Workloads[i], placement: where}
 			for _, p := range r.Peers {
 				one := row{peer: p.Name}
 				for _, c := range r.Cells {
@@ -130,10 +133,7 @@ func (t *table) figure(c *cell) float64 {
 // ratio compares ours with a peer, round by round. It is above 1 where ours is better, whether
 // more or less is better in this workload.
 func (t *table) ratio(peer *row) spread {
-	if mine := t.row(ours); mine != nil && peer.peer != ours {
-		return t.between(mine, peer)
-	}
-	return spread{}
+	return t.against(t.row(ours), peer)
 }
 
 // row finds a server's rounds; nil when it has none.
@@ -167,9 +167,15 @@ func (t *table) between(mine, peer *row) spread {
 	return spreadOf(ratios)
 }
 
-// starves reports whether the server left out new clients in some round.
+// starves reports whether the server left out new clients in most rounds.
 func (r *row) starves() bool {
-	return slices.ContainsFunc(r.cells, func(c cell) bool { return c.Starved })
+	n := 0
+	for i := range r.cells {
+		if r.cells[i].Starved {
+			n++
+		}
+	}
+	return 2*n > len(r.cells)
 }
 
 // outrunsGenerator reports whether the generator was at its limit in every round.
@@ -182,27 +188,77 @@ func (r *row) leavesOutClose() bool {
 	return slices.ContainsFunc(r.cells, func(c cell) bool { return c.Unclosed })
 }
 
-// best finds the peer that is ahead of the others: not ours, none of those to skip, none that
-// serves only some of its clients or only a part of each request.
-func (t *table) best(skip map[string]bool) *row {
+// best finds the rival: to whom mine has the least ratio, none of those to skip, none that serves
+// only some of its clients or only a part of each request.
+func (t *table) best(mine *row, skip map[string]bool) *row {
 	var found *row
-	var top float64
+	var least float64
 	for i := range t.rows {
 		one := &t.rows[i]
-		s := one.of(t.figure)
-		if one.peer == ours || skip[one.peer] || s.rounds == 0 || one.starves() ||
-			one.leavesOutClose() {
+		if skip[one.peer] || one.starves() || one.leavesOutClose() {
 			continue
 		}
-		better := s.median > top
-		if t.work.Measure != throughput {
-			better = s.median < top
-		}
-		if found == nil || better {
-			found, top = one, s.median
+		ratio := t.against(mine, one)
+		if ratio.rounds > 0 && (found == nil || ratio.median < least) {
+			found, least = one, ratio.median
 		}
 	}
 	return found
+}
+
+// against is between, where both are there and not the same.
+func (t *table) against(mine, peer *row) spread {
+	if mine == nil || peer == nil || mine.peer == peer.peer {
+		return spread{}
+	}
+	return t.between(mine, peer)
+}
+
+// excluded names who would be the rival but for what it leaves out.
+func (t *table) excluded(mine *row, skip map[string]bool, than spread) (said []string) {
+	for i := range t.rows {
+		one := &t.rows[i]
+		ratio := t.against(mine, one)
+		if skip[one.peer] || ratio.rounds == 0 || ratio.median >= than.median {
+			continue
+		}
+		if one.leavesOutClose() {
+			said = append(said, fmt.Sprintf("%.2f to %s, which never calls close()", ratio.median,
+				one.peer))
+		} else if one.starves() {
+			said = append(said, fmt.Sprintf("%.2f to %s, which serves who came first", ratio.median,
+				one.peer))
+		}
+	}
+	return said
+}
+
+// invalid tells what forbids to judge a server by its figures: they are of the requests that it
+// answered, or without the crowd that should have been there.
+func (r *row) invalid() string {
+	said := []string{}
+	add := func(note string) {
+		if note != "" && !slices.Contains(said, note) {
+			said = append(said, note)
+		}
+	}
+	if r.starves() {
+		add("starves new clients")
+	}
+	for i := range r.cells {
+		c := &r.cells[i]
+		add(c.Failure)
+		for kind := range c.Errors {
+			add(kind + " errors")
+		}
+		if seen := c.Latency; seen != nil {
+			add(seen.CrowdLack)
+			if seen.IdleLost > 0 {
+				add("idle clients were closed")
+			}
+		}
+	}
+	return joinNotes(said)
 }
 
 const unclosedNote = "never calls close(), where the framework ends a request"
@@ -234,6 +290,9 @@ func (r *row) notes() string {
 			if c.Latency.IdleLost > 0 {
 				add("idle clients were closed")
 			}
+			for _, warning := range c.Latency.Warnings {
+				add(warning)
+			}
 		}
 		others = max(others, c.OtherCPU)
 		if c.GeneratorCPU > generatorBusy {
@@ -243,8 +302,8 @@ func (r *row) notes() string {
 	if others > othersBusy {
 		add(fmt.Sprintf("others used up to %s cores", number(others)))
 	}
-	for _, kind := range slices.Sorted(mapsKeys(errors)) {
-		add(fmt.Sprintf("%s %s errors", number(float64(errors[kind])), kind))
+	for _, kind := range slices.Sorted(maps.Keys(errors)) {
+		add(fmt.Sprintf("%d %s errors", errors[kind], kind))
 	}
 	return joinNotes(said)
 }

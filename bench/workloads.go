@@ -20,8 +20,11 @@ const (
 	start      measure = "start"      // from exec to the first 200
 )
 
-// barName stands for the workloads that decide.
-const barName = "bar"
+// Names that stand for several workloads: those that decide, and what a run of these leaves out.
+const (
+	barName  = "bar"
+	restName = "rest"
+)
 
 // plainApp is the module of the app without a framework.
 const plainApp = "plain"
@@ -81,6 +84,7 @@ func workloads() []workload {
 		line("hello-64", "13 bytes, 64 clients", hello, fixed, bar, pinned),
 		line("hello-512", "13 bytes, 512 clients", hello, clients(512), fixed, bar),
 		line("hello-browser", "13 bytes to a request with 12 headers", browser(), fixed, pinned),
+		line("hello-varied", "the same from many browsers: cookies and queries differ", varied()),
 		line("pipelined-16", "13 bytes, 16 requests in one write", hello, pipeline(16), fixed, bar),
 		line("close", "13 bytes, a connection for each request", hello, closing, fixed),
 		line("get-1k", "1,000 bytes", sized("/1k", 1_000), fixed),
@@ -168,6 +172,29 @@ func browser() []request {
 		"Priority: u=0, i",
 		"X-Forwarded-For: 203.0.113.7",
 	}}}
+}
+
+// variedRequests is how many different requests come in turn.
+const variedRequests = 251
+
+// varied is what the browsers of many people send: no two requests that follow each other are the
+// same.
+func varied() []request {
+	all := make([]request, variedRequests)
+	for i := range all {
+		all[i] = browser()[0]
+		all[i].path = fmt.Sprintf("/?page=%d", i)
+		all[i].headers = slices.Clone(all[i].headers)
+		for j, line := range all[i].headers {
+			switch name, _, _ := strings.Cut(line, ":"); name {
+			case "Cookie":
+				all[i].headers[j] = fmt.Sprintf("Cookie: session=%032x; theme=dark", i*i)
+			case "X-Forwarded-For":
+				all[i].headers[j] = fmt.Sprintf("X-Forwarded-For: 203.0.113.%d", i)
+			}
+		}
+	}
+	return all
 }
 
 // fill writes the defaults into r.

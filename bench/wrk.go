@@ -71,7 +71,7 @@ func (l *load) check(w *workload, wire float64) error {
 // writeScript writes the Lua script by which wrk sends w's requests and tells all its counters.
 func writeScript(w *workload, s *site) (string, error) {
 	var b strings.Builder
-	b.WriteString("local cycle = {}\n")
+	b.WriteString("local cycle, one = {}\n") // Lua has 200 locals at most
 	for i := range w.requests {
 		r := &w.requests[i]
 		text := quoteLua(r.head(s.address()))
@@ -80,7 +80,7 @@ func writeScript(w *workload, s *site) (string, error) {
 		} else {
 			text = quoteLua(string(r.wire(s.address())))
 		}
-		fmt.Fprintf(&b, "local one = %s\nfor i = 1, %d do cycle[#cycle + 1] = one end\n",
+		fmt.Fprintf(&b, "one = %s\nfor i = 1, %d do cycle[#cycle + 1] = one end\n",
 			text, r.times)
 	}
 	if w.pipeline > 1 {
