@@ -1,15 +1,12 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"runtime"
 	"time"
 
@@ -33,7 +30,6 @@ type latencyFlags struct {
 	idle, slow      int
 	length          int64
 	json, hold      bool
-	hgrm            string
 }
 
 func latencyCommand(ctx context.Context, args []string, in io.Reader, out io.Writer) error {
@@ -53,7 +49,6 @@ func latencyCommand(ctx context.Context, args []string, in io.Reader, out io.Wri
 	set.BoolVar(&f.json, "json", false, "print JSON")
 	set.BoolVar(&f.hold, "hold", false,
 		"say ready before the load, and keep all clients after it until standard input ends")
-	set.StringVar(&f.hgrm, "hgrm", "", "write HdrHistogram's percentiles (in ms) to this `file`")
 	if err := set.Parse(args); err != nil {
 		return err
 	}
@@ -108,11 +103,6 @@ func (f *latencyFlags) load(
 	}
 	report := result.Report(used + went.cpu())
 	report.CrowdLack, report.IdleLost = came.Lack, went.IdleLost
-	if f.hgrm != "" {
-		if err := writeHgrm(f.hgrm, result); err != nil {
-			return err
-		}
-	}
 	if f.json {
 		err = json.NewEncoder(out).Encode(report)
 	} else {
@@ -122,13 +112,4 @@ func (f *latencyFlags) load(
 		_, _ = io.Copy(io.Discard, in) // until it ends, in whatever way
 	}
 	return err
-}
-
-func writeHgrm(path string, seen *openloop.Tally) error {
-	file, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	buffered := bufio.NewWriter(file)
-	return errors.Join(seen.WriteHgrm(buffered), buffered.Flush(), file.Close())
 }
