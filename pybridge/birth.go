@@ -39,9 +39,11 @@ func (s birthState) mayMove(to birthState) bool {
 
 // birth is the process of a worker that a template forks, and the way there.
 type birth struct {
-	template  *Template
-	worker    *Worker
-	inherited inheritance   // from 5 on, the last its output; owned by the reap goroutine
+	template *Template
+	worker   *Worker
+	// inherited is from 5 on, the last its output. The reap goroutine owns it, and the template's
+	// run between births and result.
+	inherited inheritance
 	left      chan struct{} // closed when it is over before it was asked for
 	result    chan error    // of the template's fork
 
@@ -85,18 +87,24 @@ func (b *birth) set(to birthState) {
 	b.state = to
 }
 
-// begin makes p the worker's process, and does what was asked of it before.
-func (b *birth) begin(p *os.Process) {
+// begin makes p the worker's process, lets it go on, and does what was asked of it before. The
+// worker may report at once that it is ready; who hears that must find its process, not a birth
+// that is still ordered, or would kill the template in its place. So both happen under mu.
+func (b *birth) begin(p *os.Process) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.worker.watched.signalled.Store(b.template.self.watched.signalled.Load())
+	if err := order(b.worker.control, 'g'); err != nil {
+		return err
+	}
 	b.set(born)
 	b.process = p
-	b.worker.watched.signalled.Store(b.template.self.watched.signalled.Load())
 	if b.killed {
 		_ = p.Kill()
 	} else if b.told {
 		_ = order(b.worker.control, 'q')
 	}
+	return nil
 }
 
 func (b *birth) pid() int {

@@ -165,14 +165,14 @@ func (t *Template) bear(b *birth) error {
 		_, err = t.report()
 	}
 	if err == nil {
-		_, err = b.worker.control.Write([]byte{'g'})
+		b.inherited.close() // the worker has them: who sees it ready finds no copies of ours
+		err = b.begin(p)
 	}
 	if err != nil {
 		_ = p.Kill() // and whoever reaps orphans reaps it
 		_ = p.Release()
 		return fmt.Errorf("the template ended amid a fork: %w", err)
 	}
-	b.begin(p)
 	return nil
 }
 
