@@ -36,16 +36,27 @@ const settleEvery = 10 * time.Millisecond
 // Alive returns when every loop has run a task that it was given now. A loop that is stuck, or
 // has ended, is named by the error when ctx ends.
 func (r *Reactor) Alive(ctx context.Context) error {
-	answers := make([]chan struct{}, len(r.loops))
+	answers := make([]<-chan struct{}, len(r.loops))
 	for i, l := range r.loops {
 		answer := make(chan struct{})
 		answers[i] = answer
 		l.post(func() { close(answer) })
 	}
+	return silent(ctx, answers)
+}
+
+// silent names the first loop that has not answered when ctx ends.
+func silent(ctx context.Context, answers []<-chan struct{}) error {
 	for i, answer := range answers {
 		select {
 		case <-answer:
 		case <-ctx.Done():
+			// It may be we who are late: only a loop that is still silent is to blame.
+			select {
+			case <-answer:
+				continue
+			default:
+			}
 			return fmt.Errorf("loop: loop %d does not answer: %w", i, ctx.Err())
 		}
 	}

@@ -82,11 +82,29 @@ func TestAliveNoticesALoopThatIsStuck(t *testing.T) {
 	stuck, running := make(chan struct{}), make(chan struct{})
 	g.r.loops[1].post(func() { close(running); <-stuck })
 	<-running
-	ctx, cancel = context.WithTimeout(t.Context(), 20*time.Millisecond)
+	ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	err := g.r.Alive(ctx)
 	close(stuck)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "loop 1 ") {
 		t.Errorf("got %v, want loop 1 named", err)
+	}
+}
+
+// A loop that has answered is not to blame when the time is over.
+func TestAliveBlamesTheSilent(t *testing.T) {
+	t.Parallel()
+	answered := make(chan struct{})
+	close(answered)
+	answers := []<-chan struct{}{answered, make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 { // select takes either when both are ready
+		if err := silent(ctx, answers); err == nil || !strings.Contains(err.Error(), "loop 1 ") {
+			t.Fatalf("got %v, want loop 1 named", err)
+		}
+		if err := silent(ctx, answers[:1]); err != nil {
+			t.Fatalf("got %v, want none", err)
+		}
 	}
 }
