@@ -44,6 +44,7 @@ type client struct {
 	http10   bool
 	asked    bool // it has sent a request on this connection
 	upgraded bool // the app may talk to it by itself: see upgrade.go
+	spared   bool // its head was late, but some of it lay unread: it got one more deadline
 	surplus  bool // beyond ConnectionsMax: it gets 503
 	opened   bool // gnet has given it to the loop; read by its acceptor afterwards
 	listener uint16

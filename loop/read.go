@@ -119,7 +119,7 @@ func (l *loop) head(c *client, data []byte, n int) []byte {
 	}
 	c.guard.Reset()
 	l.timing.clear(c)
-	c.asked = true
+	c.asked, c.spared = true, false
 	c.http10 = req.Minor == 0
 	c.lastOne = !req.KeepAlive || l.cfg.KeepAlive == 0 || l.reactor.closing.Load()
 	rest := data[n:]

@@ -185,6 +185,81 @@ func TestSteadyBody(t *testing.T) {
 	p.want(200, "5000")
 }
 
+// expireUnread has the deadline of the peer's client pass while bytes of it wait in the kernel, as
+// for a loop that was late itself.
+func (g *rig) expireUnread(p *peer, bytes string) {
+	g.t.Helper()
+	busy, free := make(chan *client), make(chan struct{})
+	g.loop().post(func() {
+		c := g.clientOf(p)
+		busy <- c
+		<-free
+		c.timer.at = g.loop().now
+		g.loop().expireDue()
+	})
+	c := <-busy
+	defer close(free)
+	p.send(bytes)
+	g.eventually("bytes in the kernel", c.unread)
+}
+
+// partRead waits until the loop has read a part of a head or body, and waits for more.
+func (g *rig) partRead(p *peer, part string) {
+	g.t.Helper()
+	g.eventually("the part to be read", func() (read bool) {
+		g.on(g.loop(), func() {
+			c := g.clientOf(p)
+			read = c != nil && (string(c.unparsed()) == part ||
+				c.incoming != nil && c.incoming.body != nil && string(c.incoming.body.B) == part)
+		})
+		return read
+	})
+}
+
+// What came in time is no reason for a 408, however late the loop reads it. A head has this once.
+func TestUnreadIsNotLate(t *testing.T) {
+	t.Parallel()
+	const post = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
+	const head = "GET / HTTP/1.1\r\n"
+	g := newRig(t, nil)
+	g.serve(g.worker(), func(r *pybridge.Taken) string { return ok(r.Method + string(r.Body)) })
+	p := g.dial()
+	p.send(post, "ab")
+	g.partRead(p, "ab")
+	g.expireUnread(p, "c")
+	g.partRead(p, "abc")
+	g.expireUnread(p, "d")
+	p.want(200, "POSTabcd")
+	for range 2 { // each head anew
+		p.send(head)
+		g.partRead(p, head)
+		g.expireUnread(p, "Host: a\r\n\r\n")
+		p.want(200, "GET")
+	}
+	p.send(head)
+	g.partRead(p, head)
+	g.expireUnread(p, "X: y\r\n")
+	g.partRead(p, head+"X: y\r\n")
+	g.expireUnread(p, "Host: a\r\n\r\n")
+	p.want(408, "")
+	p.wantClosed()
+}
+
+// A body that trickles is refused although there is always some of it unread at its deadline.
+func TestUnreadBodyIsTooSlow(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, nil)
+	p := g.dial()
+	p.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nab")
+	g.partRead(p, "ab")
+	g.on(g.loop(), func() {
+		g.clientOf(p).incoming.began -= 2 * int64(g.r.cfg.BodyTimeout)
+	})
+	g.expireUnread(p, "c")
+	p.want(408, "")
+	p.wantClosed()
+}
+
 // TO-08: 100 at once, then the body timeout.
 func TestExpectWithoutBody(t *testing.T) {
 	t.Parallel()

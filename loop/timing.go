@@ -182,15 +182,21 @@ func (l *loop) expire(c *client, kind timerKind) {
 	defer l.recover(c)
 	switch kind {
 	case timerHead, timerIdle, timerFresh, timerPromised:
+		begun := c.guard.Begun()
 		switch {
-		case c.guard.Begun():
-			l.refuse(c, 408, "head not complete in time", "header-timeout")
-		case c.unread(): // it came in this moment
+		case c.unread() && !(begun && c.spared): // it came in this moment, or we are late
+			c.spared = begun // once: bytes that trickle must not move the deadline of a head
 			l.timing.set(c, kind, l.now)
+		case begun:
+			l.refuse(c, 408, "head not complete in time", "header-timeout")
 		default:
 			l.drop(c)
 		}
 	case timerBody:
+		if c.unread() { // bodyPause judges what trickles
+			l.timing.set(c, kind, l.now)
+			return
+		}
 		l.refuse(c, 408, "body not complete in time", "body-timeout")
 	case timerApp, timerAgain:
 		l.checkProgress(c)
