@@ -49,14 +49,14 @@ func TestQueueLimitCountsSlots(t *testing.T) {
 // --timeout.
 func TestQueueTimeoutInSlots(t *testing.T) {
 	t.Parallel()
-	g, w := newPool(t, 1, 1, func(c *Config) { c.QueueTimeout = short })
+	g, w := newPool(t, 1, 1, func(c *Config) { c.QueueTimeout = holdable })
 	slow, long := g.hold(w[0])
 	p := g.dial()
 	begun := time.Now()
 	p.send(get("/waits"))
 	g.inFlight(w[0], 2)
 	p.want(503, "")
-	within(t, begun, short)
+	within(t, begun, holdable)
 	g.inFlight(w[0], 1)
 	long.Answer(ok("long"))
 	slow.want(200, "long")

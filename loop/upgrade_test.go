@@ -44,7 +44,7 @@ func (g *rig) wantNoDeadline() {
 // worker has a descriptor of it.
 func TestLateUpgradeEnds(t *testing.T) {
 	t.Parallel()
-	g, w := newPool(t, 1, 1, func(c *Config) { c.WebSocket, c.QueueTimeout = true, short })
+	g, w := newPool(t, 1, 1, func(c *Config) { c.WebSocket, c.QueueTimeout = true, holdable })
 	g.hold(w[0])
 	p := g.dial()
 	p.send(askUpgrade)
