@@ -254,11 +254,51 @@ func (w *Worker) attend(p osProcess, output *os.File, emit func(line []byte)) {
 	w.process = p
 	outputDone := make(chan struct{})
 	go func() {
-		defer close(outputDone)
-		forwardLines(output, emit)
+		defer func() { _ = output.Close() }()
+		late := forwardLines(&lastWords{f: output}, emit)
+		close(outputDone)
+		if late { // a program that the app started may say more
+			_ = output.SetReadDeadline(time.Time{})
+			forwardLines(output, emit)
+		}
 	}()
 	go w.listen()
-	go w.reap(outputDone)
+	go w.reap(output, outputDone)
+}
+
+// lastWords reads from a process that has ended: the deadline says that no more is waited for, and
+// what lies in the pipe or socket is read all the same. Read of os.File would not look: with the
+// deadline over, a goroutine that had no CPU until then would lose the last words.
+type lastWords struct {
+	f     *os.File
+	after int // bytes read after the deadline
+}
+
+func (r *lastWords) Read(b []byte) (int, error) {
+	n, err := r.f.Read(b)
+	if !errors.Is(err, os.ErrDeadlineExceeded) || r.after >= lastWordsBytesMax {
+		return n, err
+	}
+	raw, failed := r.f.SyscallConn()
+	if failed != nil {
+		return 0, failed
+	}
+	var got error
+	failed = raw.Control(func(fd uintptr) {
+		for got = unix.EINTR; got == unix.EINTR; {
+			n, got = unix.Read(int(fd), b)
+		}
+	})
+	switch {
+	case failed != nil:
+		return 0, failed
+	case got != nil: // also that there is nothing
+		return 0, err
+	case n == 0 && len(b) > 0:
+		return 0, io.EOF
+	}
+	r.after += n
+	return n, nil
 }
 
 // executed is a process of a worker's own.
@@ -305,9 +345,9 @@ func order(control *os.File, b ...byte) error {
 	return errors.Join(err, sent)
 }
 
-// forwardLines calls emit for each line of f, long ones in pieces, until its end.
-func forwardLines(f *os.File, emit func([]byte)) {
-	defer func() { _ = f.Close() }()
+// forwardLines calls emit for each line of f, long ones in pieces, until its end or deadline; true
+// when it was the deadline.
+func forwardLines(f io.Reader, emit func([]byte)) (late bool) {
 	r := bufio.NewReaderSize(f, outputLineMax)
 	for {
 		line, err := r.ReadSlice('\n')
@@ -315,7 +355,7 @@ func forwardLines(f *os.File, emit func([]byte)) {
 			emit(line)
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
-			return
+			return errors.Is(err, os.ErrDeadlineExceeded)
 		}
 	}
 }
@@ -328,7 +368,7 @@ const reasonBytesMax = 64 << 10
 // follows until the end.
 func (w *Worker) listen() {
 	defer close(w.heard)
-	from := bufio.NewReader(w.control)
+	from := bufio.NewReader(&lastWords{f: w.control})
 	for {
 		report, err := from.ReadByte()
 		if err != nil {
@@ -357,13 +397,14 @@ func (w *Worker) listen() {
 	}
 }
 
-// reap waits for the process. What it wrote last is forwarded before Done, unless a child of
-// the worker keeps the pipe open.
-func (w *Worker) reap(outputDone <-chan struct{}) {
+// reap waits for the process. What it wrote last is forwarded before Done, also when a child
+// of the worker keeps the pipe open; what that writes later is forwarded too.
+func (w *Worker) reap(output *os.File, outputDone <-chan struct{}) {
 	w.exit = w.process.wait()
+	_ = output.SetReadDeadline(time.Now().Add(outputGrace))
 	select {
 	case <-outputDone:
-	case <-time.After(outputGrace):
+	case <-time.After(outputGraceMax): // whoever takes the lines blocks
 	}
 	// Programs that the app started may hold the other end; closing ours ends listen.
 	_ = w.control.SetReadDeadline(time.Now().Add(outputGrace))
@@ -450,5 +491,13 @@ func (w *Worker) Exit() Exit {
 	return e
 }
 
-// outputGrace is how long a dead worker's last lines are waited for.
-const outputGrace = 200 * time.Millisecond
+const (
+	// outputGrace is how long a dead worker's last lines are waited for; what has been written by
+	// then is read and forwarded within outputGraceMax.
+	outputGrace    = 200 * time.Millisecond
+	outputGraceMax = 2 * time.Second
+
+	// lastWordsBytesMax bounds what is read after outputGrace: more than a pipe or socket holds
+	// comes from a program that goes on writing.
+	lastWordsBytesMax = 1 << 20
+)

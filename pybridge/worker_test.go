@@ -3,7 +3,9 @@ package pybridge
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -483,8 +485,111 @@ func forwarded(t *testing.T, text string, step int) (lines []string) {
 		}
 		_ = w.Close()
 	}()
-	forwardLines(r, func(line []byte) { lines = append(lines, string(line)) })
+	if late := forwardLines(r, func(line []byte) { lines = append(lines, string(line)) }); late {
+		t.Error("late without a deadline")
+	}
+	_ = r.Close()
 	return lines
+}
+
+// TestLastWords: what was written before the deadline is read after it; nothing is waited for, and
+// who goes on writing is not read for ever.
+func TestLastWords(t *testing.T) {
+	text := strings.Repeat("x", 30_000)
+	for _, c := range []struct {
+		name, text, want string
+		closed           bool
+		after            int
+		err              error
+	}{
+		{"silent", "", "", false, 0, os.ErrDeadlineExceeded},
+		{"lives on", text, text, false, 0, os.ErrDeadlineExceeded},
+		{"ends", text, text, true, 0, nil},
+		{"endless", text, "", false, lastWordsBytesMax, os.ErrDeadlineExceeded},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ours, theirs, err := socketPair("control")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ours.Close()
+			defer theirs.Close()
+			if _, err := io.WriteString(theirs, c.text); err != nil {
+				t.Fatal(err)
+			}
+			if c.closed {
+				_ = theirs.Close()
+			}
+			_ = ours.SetReadDeadline(time.Unix(0, 1))
+			got, err := io.ReadAll(&lastWords{f: ours, after: c.after})
+			if string(got) != c.want || !errors.Is(err, c.err) {
+				t.Errorf("got %d bytes, %v, want %d, %v", len(got), err, len(c.want), c.err)
+			}
+		})
+	}
+}
+
+// ended is a process that has ended already.
+type ended struct{}
+
+func (ended) pid() int   { return 0 }
+func (ended) kill()      {}
+func (ended) quit()      {}
+func (ended) wait() Exit { return Exit{Code: 4} }
+
+// TestLateListeners: the reports and lines of a worker that has ended are taken whole, also by a
+// goroutine that gets no CPU while they are waited for, and while a program of the app's holds the
+// other ends. What that program says later is forwarded too.
+func TestLateListeners(t *testing.T) {
+	ours, theirs, err := socketPair("control")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer theirs.Close()
+	output, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer write.Close()
+	w := newWorker(1, nil)
+	w.control = ours
+	_ = ours.SetReadDeadline(time.Unix(0, 1)) // over before listen looks
+	long := strings.Repeat("x", outputLineMax-1)
+	for to, text := range map[*os.File]string{
+		theirs: "iwhy", write: "first\n" + long + "\nlast\n",
+	} {
+		if _, err := io.WriteString(to, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines := make(chan string, 10)
+	w.attend(ended{}, output, func(line []byte) {
+		if lines <- string(line); string(line) == "first" {
+			select {
+			case <-w.Done():
+			case <-time.After(2 * outputGrace):
+			}
+		}
+	})
+	select {
+	case <-w.Done():
+	case <-time.After(waitMax):
+		t.Fatal("the end is not noticed while others hold the pipe and the socket")
+	}
+	if e := w.Exit(); !e.ImportFailed || e.Reason != "why" {
+		t.Errorf("got %+v, want the report of the import", e)
+	}
+	if n := len(lines); n != 3 {
+		t.Fatalf("got %d lines, want 3", n)
+	}
+	for _, want := range []string{"first", long, "last", "later"} {
+		if want == "later" {
+			_, _ = io.WriteString(write, "later\n")
+		}
+		if got := <-lines; got != want {
+			t.Errorf("got %.20q, want %.20q", got, want)
+		}
+	}
 }
 
 func TestOutput(t *testing.T) {
