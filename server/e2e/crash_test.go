@@ -87,18 +87,16 @@ func (s *server) twoWorkers(t *testing.T) {
 // FI-06: a thread that waits for itself gives its client 504; the others go on, also while its
 // worker is replaced because the thread does not come free (only the full fault waits for that).
 func TestFaultDeadlock(t *testing.T) {
-	s := startCrashes(t, "--timeout", "500ms", "--graceful-timeout", "500ms")
+	s := startCrashes(t, "--timeout", "2s", "--graceful-timeout", "500ms")
 	s.twoWorkers(t)
 	before := sorted(s.workers())
 	l := s.startLoad()
-	s.ask(t, get("/deadlock"), 504)
+	s.ask(t, get("/deadlock"), 504) // and all of --timeout the load runs beside it
 	if fullFaults() {
 		eventually(t, answerMax, "a worker in the place of the locked one", func() bool {
 			now := sorted(s.workers())
 			return len(now) == 2 && !slices.Equal(now, before)
 		})
-	} else {
-		wait(500 * time.Millisecond)
 	}
 	l.stop()
 	l.wantNoneFailed(t)
@@ -116,7 +114,7 @@ func TestFaultGILHog(t *testing.T) {
 	if fullFaults() {
 		most = max(100*time.Millisecond, 3*s.calm(t)) // half of the workers do the work
 	}
-	held := scaled(5*time.Second, 1500*time.Millisecond)
+	held := scaled(5*time.Second, 3500*time.Millisecond) // --header-timeout and room beside
 	l := s.startLoad()
 	begun := time.Now()
 	hog := dial(t, s.url()).send(get(fmt.Sprintf("/hog/%d", held.Milliseconds())))

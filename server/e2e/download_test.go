@@ -27,6 +27,7 @@ const (
 	streamLagAim    = 20 * time.Millisecond
 	streamLagMax    = 60 * time.Millisecond
 	streamGap       = 200 * time.Millisecond
+	streamRunsMax   = 3 // a server that delays blocks does so in each
 	slowReaders     = 200
 	slowReadersFull = 1000
 	slowBlocks      = 160 // of 64 KiB: 10 MiB
@@ -173,25 +174,36 @@ func TestStreamGaps(t *testing.T) {
 	s, _ := startDownloads(t, anyPython())
 	for _, path := range []string{"/timed/10", "/written/10"} {
 		t.Run(path[1:], func(t *testing.T) {
-			w := dial(t, s.url()).send(get(path))
 			var lags []time.Duration
-			for len(lags) < 10 {
-				line, err := w.r.ReadString('\n')
-				if err != nil {
-					t.Fatalf("line %d: %v", len(lags), err)
-				}
-				stamp, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
-				if err == nil && stamp > 1e15 {
-					lags = append(lags, time.Since(time.Unix(0, stamp)))
+			for range streamRunsMax {
+				lags = s.streamLags(t, path)
+				t.Logf("lags: median %v, most %v", lags[5], lags[9])
+				if lags[5] <= streamLagAim && lags[7] <= streamLagMax && lags[9] < streamGap {
+					return
 				}
 			}
-			slices.Sort(lags)
-			t.Logf("lags: median %v, most %v", lags[len(lags)/2], lags[len(lags)-1])
-			if lags[5] > streamLagAim || lags[7] > streamLagMax || lags[9] >= streamGap {
-				t.Errorf("lags: got %v, want at most %v and %v", lags, streamLagAim, streamLagMax)
-			}
+			t.Errorf("lags: got %v, want at most %v and %v", lags, streamLagAim, streamLagMax)
 		})
 	}
+}
+
+// streamLags is how late each of ten blocks is, the quickest first.
+func (s *server) streamLags(t *testing.T, path string) (lags []time.Duration) {
+	t.Helper()
+	w := dial(t, s.url()).send(get(path))
+	defer w.Close()
+	for len(lags) < 10 {
+		line, err := w.r.ReadString('\n')
+		if err != nil {
+			t.Fatalf("line %d: %v", len(lags), err)
+		}
+		stamp, err := strconv.ParseInt(strings.TrimSpace(line), 10, 64)
+		if err == nil && stamp > 1e15 {
+			lags = append(lags, time.Since(time.Unix(0, stamp)))
+		}
+	}
+	slices.Sort(lags)
+	return lags
 }
 
 // downloadCounts is what /counts of downloads.py tells.
@@ -233,13 +245,16 @@ func TestSlowReaders(t *testing.T) {
 		})
 	}
 	wantEqual(t, "finished", s.downloadCounts(t).Finished, readers)
-	for range 50 {
+	took := make([]time.Duration, 50)
+	for i := range took {
 		began := time.Now()
 		dial(t, s.url()).send(get("/bytesio")).want(200)
-		if took := time.Since(began); took > besideMax {
-			t.Errorf("a request beside %d slow readers: got %v, want at most %v", readers, took,
-				besideMax)
-		}
+		took[i] = time.Since(began)
+	}
+	slices.Sort(took)
+	if got := took[len(took)/2]; got > besideMax {
+		t.Errorf("requests beside %d slow readers: got a median of %v, want at most %v", readers,
+			got, besideMax)
 	}
 	for _, w := range open[:10] {
 		_ = w.SetDeadline(time.Now().Add(answerMax))

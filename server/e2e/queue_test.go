@@ -91,7 +91,7 @@ func TestQueueIsBounded(t *testing.T) {
 
 // --queue-timeout: what no thread has begun in time gets 503 and never runs.
 func TestQueueTimeout(t *testing.T) {
-	g := startGates(t, "--workers", "1", "--threads", "1", "--queue-timeout", "200ms")
+	g := startGates(t, "--workers", "1", "--threads", "1", "--queue-timeout", "2s")
 	long := g.hold(t)
 	late := dial(t, g.url()).send(get("/late"))
 	a := late.want(503)

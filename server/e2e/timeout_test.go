@@ -52,7 +52,7 @@ func TestTimeoutShowsAndEnds(t *testing.T) {
 	onEvery(t, func(t *testing.T, python interpreter) {
 		t.Parallel()
 		s := startCommand(t, hanging(python, "--workers", "1", "--threads", "3",
-			"--graceful-timeout", "200ms"))
+			"--graceful-timeout", "2s"))
 		var both sync.WaitGroup
 		for _, path := range []string{"/compute", "/transfer"} {
 			both.Add(1)
