@@ -214,12 +214,12 @@ func TestParseStat(t *testing.T) {
 }
 
 func TestParseBusy(t *testing.T) {
-	got, err := parseBusy("cpu  1 2 4 1000 1000 8 16 32 1000 1000\ncpu0 9\n")
-	if want := 630 * time.Millisecond; err != nil || got != want {
+	got, err := parseBusy("cpu  1 2 4 1000 500 8 16 32\ncpu0 9\ncpu1 9\nintr 1\n", 20*time.Second)
+	if want := 25 * time.Second; err != nil || got != want {
 		t.Errorf("got %v, %v, want %v", got, err, want)
 	}
-	for _, bad := range []string{"", "cpu 1 2", "cpu 1 2 3 4 5 6 7 x", "cpu0 1 2 3 4 5 6 7 8"} {
-		if _, err := parseBusy(bad); err == nil {
+	for _, bad := range []string{"", "cpu 1 2", "cpu 1 2 3 4 x", "cpu0 1 2 3 4 5 6 7 8"} {
+		if _, err := parseBusy(bad, time.Second); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
 	}

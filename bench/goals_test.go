@@ -139,11 +139,28 @@ func TestRivalIsOfTheSameRound(t *testing.T) {
 		r.Peers = append(r.Peers, peerNote{Name: name})
 		for i, n := range perSecond {
 			r.Cells = append(r.Cells, cell{Round: i + 1, Placement: shared, Workload: "hello-64",
-				Peer: name, PerSecond: n, Starved: name == "lucky" && i == 0})
+				Peer: name, Seconds: 2, PerSecond: n, Starved: name == "lucky" && i == 0})
 		}
 	}
 	if found := goals()[0].measured(r.tables(), nil); found.whom != "close" {
 		t.Errorf("%+v", found)
+	}
+}
+
+// Who serves no new client while there is time for it is nobody's rival; with 512 clients and 300
+// requests a second there is none.
+func TestStarving(t *testing.T) {
+	for perSecond, want := range map[float64]string{300: "greedy", 3000: "fair"} {
+		r := &results{Workloads: []workNote{{Name: "hello-64", Measure: throughput, Clients: 512}}}
+		for name, n := range map[string]float64{ours: perSecond, "fair": perSecond / 2,
+			"greedy": perSecond} {
+			r.Peers = append(r.Peers, peerNote{Name: name})
+			r.Cells = append(r.Cells, cell{Round: 1, Placement: shared, Workload: "hello-64",
+				Peer: name, Seconds: 2, PerSecond: n, Starved: name == "greedy"})
+		}
+		if found := goals()[0].measured(r.tables(), nil); found.whom != want {
+			t.Errorf("%v/s: the rival is %q, want %q", perSecond, found.whom, want)
+		}
 	}
 }
 

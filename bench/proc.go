@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // What /proc says about the processes of a server.
@@ -132,29 +134,40 @@ func parsePSS(rollup []byte) (kib int64, err error) {
 	return 0, fmt.Errorf("proc: no Pss in %.80q", rollup)
 }
 
-// busyCPU is what all CPUs of the machine have done since it started, and what the host took
-// from them (steal): user, nice, system, irq, softirq and steal of proc_stat(5), without idle.
+// busyCPU is what all CPUs of the machine have done since it started, what the host took from them
+// (steal) included: the time less the idle and iowait of proc_stat(5). The kernel measures those, but
+// counts the busy kinds by its tick, in whole ticks of 10 ms: work that comes every millisecond, as in
+// an open loop, may always or never be there when it looks.
 func busyCPU() (time.Duration, error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, err
 	}
-	return parseBusy(string(text))
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		return 0, err
+	}
+	return parseBusy(string(text), time.Duration(now.Nano()))
 }
 
-func parseBusy(text string) (time.Duration, error) {
-	line, _, _ := strings.Cut(text, "\n")
+func parseBusy(text string, sinceBoot time.Duration) (time.Duration, error) {
+	line, rest, _ := strings.Cut(text, "\n")
 	fields := strings.Fields(line)
-	if len(fields) < 9 || fields[0] != "cpu" {
+	if len(fields) < 6 || fields[0] != "cpu" {
 		return 0, fmt.Errorf("proc: %.80q is no summary of CPUs", line)
 	}
-	var ticks int64
-	for _, at := range []int{1, 2, 3, 6, 7, 8} {
-		n, err := strconv.ParseInt(fields[at], 10, 64)
+	var busy time.Duration
+	for line := range strings.Lines(rest) {
+		if strings.HasPrefix(line, "cpu") {
+			busy += sinceBoot
+		}
+	}
+	for _, field := range fields[4:6] {
+		n, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
 			return 0, fmt.Errorf("proc: %w", err)
 		}
-		ticks += n
+		busy -= time.Duration(n) * tickDuration
 	}
-	return time.Duration(ticks) * tickDuration, nil
+	return busy, nil
 }

@@ -71,7 +71,7 @@ func (s spread) ratio() string {
 // row is all rounds of one peer at one workload.
 type row struct {
 	peer  string
-	cells []cell // one a round
+	cells []cell // of all rounds
 }
 
 // table is one workload in one placement.
@@ -93,6 +93,7 @@ func (r *results) tables() []table {
 				one := row{peer: p.Name}
 				for _, c := range r.Cells {
 					if c.Placement == where && c.Workload == t.work.Name && c.Peer == p.Name {
+						c.Starved = c.Starved && c.hadTime(t.work.Clients)
 						one.cells = append(one.cells, c)
 					}
 				}
@@ -106,6 +107,13 @@ func (r *results) tables() []table {
 		}
 	}
 	return all
+}
+
+// hadTime reports whether a new client could have been served in the load: with all the others before
+// it twice.
+func (c *cell) hadTime(clients int) bool {
+	rest := c.Seconds * (1 - 1.0/newcomerPart)
+	return c.PerSecond > 0 && 2*float64(clients)/c.PerSecond < rest
 }
 
 // of collects a value of the good cells.
