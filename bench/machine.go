@@ -39,8 +39,7 @@ func inspect(ctx context.Context, root, python string) machine {
 		Python:   said(ctx, python, "-c", "import sys; print(sys.version.split()[0], sys.executable)"),
 		Go:       runtime.Version(),
 		Wrk:      strings.TrimPrefix(strings.SplitN(said(ctx, "wrk", "-v"), " [", 2)[0], "wrk "),
-		Commit: said(ctx, "git", "-C", root, "describe", "--always", "--dirty",
-			"--exclude=*"),
+		Commit:   commitOf(ctx, root),
 	}
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) == nil {
@@ -51,6 +50,18 @@ func inspect(ctx context.Context, root, python string) machine {
 		m.Kernel = unix.ByteSliceToString(name.Release[:])
 	}
 	return m
+}
+
+// commitOf names the commit, and says if anything has changed since but what runs write.
+func commitOf(ctx context.Context, root string) string {
+	commit := said(ctx, "git", "-C", root, "rev-parse", "--short", "HEAD")
+	changed, err := exec.CommandContext(ctx, "git", "-C", root, "status", "--porcelain",
+		"--untracked-files=no", "--", ".", ":!BENCHMARKS.md", ":!bench/results",
+		":!bench/charts").Output()
+	if err == nil && len(changed) > 0 {
+		commit += "-dirty"
+	}
+	return commit
 }
 
 func firstLine(path string) string {
