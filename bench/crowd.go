@@ -22,7 +22,7 @@ const (
 	crowdDialersMax = 32               // that open connections at the same time
 	crowdOpenMax    = 60 * time.Second // for all of them to be there
 	slowInterval    = time.Second      // between two bytes of a slow client
-	slowPhases      = 100              // parts of that, in each of which as many clients are due
+	slowPhases      = 1000             // parts of that, in each of which as many clients are due
 	slowSettled     = 4 * time.Second  // after they have come
 	slowBodyBytes   = 1_000            // that a slow client says it will send
 	slowWindow      = 4 << 10          // bytes of receive buffer of one that reads slowly
