@@ -279,8 +279,9 @@ func TestSpreadAndNumber(t *testing.T) {
 func sample() *results {
 	work := []workNote{{Name: "w", What: "test", Measure: throughput},
 		{Name: "l", What: "test", Measure: latency}}
-	r := &results{Rounds: 2, Seconds: 3, Warmup: 1, Workloads: work, Peers: []peerNote{{Name: ours}, {Name: "better"},
-		{Name: "worse"}, {Name: "broken"}, {Name: "absent", Lacking: "no | compiler"}}}
+	r := &results{Rounds: 2, Seconds: 3, Warmup: 1, Workloads: work, Peers: []peerNote{{Name: ours},
+		{Name: "better"}, {Name: "worse"}, {Name: "broken"},
+		{Name: "absent", Lacking: "no | compiler"}}}
 	for round := 1; round <= 2; round++ {
 		base := float64(100 * round) // rounds differ by more than peers do
 		for name, factor := range map[string]float64{ours: 1, "better": 2, "worse": 0.5} {

@@ -35,8 +35,9 @@ func TestCrowdProcessTellsOfLosses(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		cork(t, conn)                                                               // the end comes with the answer, in one segment
-		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") // as if it stayed
+		cork(t, conn) // the end comes with the answer, in one segment
+		// As if it stayed:
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 		conn.Close()
 	})
 	p, came, err := startCrowd(context.Background(), closing.site.address(), 1, 0)

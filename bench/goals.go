@@ -74,7 +74,7 @@ func find(all []table, workload, placement string) *table {
 type finding struct {
 	ratio    spread
 	whom     string
-	invalid  string   // why the figures of ours decide nothing
+	invalid  notes    // why the figures of ours decide nothing
 	excluded []string // who would be the rival but for what it leaves out
 }
 
@@ -90,13 +90,15 @@ func (b *goal) measured(all []table, skip map[string]bool) (f finding) {
 	mine := t.row(name)
 	if b.beside != "" {
 		other := find(all, b.beside, b.placement)
-		if other == nil || mine == nil || other.row(ours) == nil {
+		if other == nil || mine == nil {
 			return f
 		}
 		without := other.row(ours)
+		if without == nil {
+			return f
+		}
 		return finding{ratio: t.between(mine, without), whom: b.beside,
-			invalid: joinNotes(slices.DeleteFunc([]string{mine.invalid(), without.invalid()},
-				func(note string) bool { return note == "" }))}
+			invalid: append(mine.invalid(), without.invalid()...)}
 	}
 	if b.against != nil {
 		skip = t.allBut(b.against)
@@ -143,8 +145,8 @@ func (r *results) writeBars(b *bytes.Buffer, all []table) {
 	for _, one := range goals() {
 		f := one.measured(all, skip)
 		judged := verdict(f.ratio.rounds > 0, f.ratio.median >= one.must, f.ratio.median >= one.aim)
-		if f.invalid != "" {
-			judged = "**not valid**: " + f.invalid
+		if len(f.invalid) > 0 {
+			judged = "**not valid**: " + f.invalid.String()
 		}
 		for _, other := range f.excluded {
 			judged += "; " + other

@@ -107,8 +107,10 @@ func TestGoalsOutOfReach(t *testing.T) {
 // What loses some of its requests or of its crowd has no figure to be judged by.
 func TestGoalsAreNotJudgedByPartOfTheLoad(t *testing.T) {
 	for want, spoil := range map[string]func(*cell){
-		"**not valid**: read errors":              func(c *cell) { c.Errors = map[string]int64{"read": 1} },
-		"**not valid**: 9 of 10 idle clients":     func(c *cell) { c.Latency.CrowdLack = "9 of 10 idle clients" },
+		"**not valid**: read errors": func(c *cell) { c.Errors = map[string]int64{"read": 1} },
+		"**not valid**: 9 of 10 idle clients": func(c *cell) {
+			c.Latency.CrowdLack = "9 of 10 idle clients"
+		},
 		"**not valid**: idle clients were closed": func(c *cell) { c.Latency.IdleLost = 1 },
 		"aim reached": func(*cell) {},
 	} {

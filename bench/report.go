@@ -39,10 +39,6 @@ func published(root string) output {
 		charts: filepath.Join(root, "bench", "charts")}
 }
 
-func joinNotes(notes []string) string {
-	return strings.ReplaceAll(strings.Join(notes, "; "), "|", `\|`)
-}
-
 func reportCommand(args []string) error {
 	set := flag.NewFlagSet("report", flag.ContinueOnError)
 	root, err := os.Getwd()
@@ -205,7 +201,7 @@ func (r *results) writeServers(b *bytes.Buffer) {
 		}
 		setting := p.Setting
 		if p.Lacking != "" {
-			setting = "**not measured**: " + joinNotes([]string{p.Lacking})
+			setting = "**not measured**: " + notes{p.Lacking}.String()
 		}
 		fmt.Fprintf(b, "| %s | %s | %s | %s |\n", p.Name, p.Version, threads, setting)
 	}

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 )
 
 // spread is what a few rounds say: the median with the least and the most.
@@ -243,75 +244,81 @@ func (t *table) excluded(mine *row, skip map[string]bool, than spread) (said []s
 
 // invalid tells what forbids to judge a server by its figures: they are of the requests that it
 // answered, or without the crowd that should have been there.
-func (r *row) invalid() string {
-	said := []string{}
-	add := func(note string) {
-		if note != "" && !slices.Contains(said, note) {
-			said = append(said, note)
-		}
-	}
+func (r *row) invalid() notes {
+	var said notes
 	if r.starves() {
-		add("starves new clients")
+		said.add("starves new clients")
 	}
 	for i := range r.cells {
 		c := &r.cells[i]
-		add(c.Failure)
-		for kind := range c.Errors {
-			add(kind + " errors")
+		said.add(c.Failure)
+		for _, kind := range slices.Sorted(maps.Keys(c.Errors)) {
+			said.add(kind + " errors")
 		}
-		if seen := c.Latency; seen != nil {
-			add(seen.CrowdLack)
-			if seen.IdleLost > 0 {
-				add("idle clients were closed")
-			}
-		}
+		said.addCrowd(c)
 	}
-	return joinNotes(said)
+	return said
+}
+
+// notes are told once each.
+type notes []string
+
+func (n *notes) add(note string) {
+	if note != "" && !slices.Contains(*n, note) {
+		*n = append(*n, note)
+	}
+}
+
+// addCrowd tells of those who should have been there during an open loop.
+func (n *notes) addCrowd(c *cell) {
+	if c.Latency == nil {
+		return
+	}
+	n.add(c.Latency.CrowdLack)
+	if c.Latency.IdleLost > 0 {
+		n.add("idle clients were closed")
+	}
+}
+
+func (n notes) String() string {
+	return strings.ReplaceAll(strings.Join(n, "; "), "|", `\|`)
 }
 
 const unclosedNote = "never calls close(), where the framework ends a request"
 
 // notes tells what was wrong in some round.
 func (r *row) notes() string {
-	said := []string{}
-	add := func(note string) {
-		if note != "" && !slices.Contains(said, note) {
-			said = append(said, note)
-		}
-	}
+	var said notes
 	errors := map[string]int64{}
 	others := 0.0
 	for i := range r.cells {
 		c := &r.cells[i]
-		add(c.Failure)
+		said.add(c.Failure)
 		if c.Starved {
-			add("a new client got no answer during the load")
+			said.add("a new client got no answer during the load")
 		}
 		if c.Unclosed {
-			add(unclosedNote)
+			said.add(unclosedNote)
 		}
 		for kind, n := range c.Errors {
 			errors[kind] += n
 		}
+		said.addCrowd(c)
 		if c.Latency != nil {
-			add(c.Latency.CrowdLack)
-			if c.Latency.IdleLost > 0 {
-				add("idle clients were closed")
-			}
 			for _, warning := range c.Latency.Warnings {
-				add(warning)
+				said.add(warning)
 			}
 		}
 		others = max(others, c.OtherCPU)
 		if c.GeneratorCPU > generatorBusy {
-			add("generator at its limit")
+			said.add("generator at its limit")
 		}
 	}
 	if others > othersBusy {
-		add(fmt.Sprintf("others used up to %s cores", number(others)))
+		said.add(fmt.Sprintf("others used up to %s cores", number(others)))
 	}
 	for _, kind := range slices.Sorted(maps.Keys(errors)) {
-		add(fmt.Sprintf("%d %s errors", errors[kind], kind))
+		said.add(fmt.Sprintf("%d %s errors", errors[kind], kind))
 	}
-	return joinNotes(said)
+	return said.String()
 }

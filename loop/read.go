@@ -72,7 +72,7 @@ func (l *loop) keepRest(c *client, rest []byte) {
 // what c.unparsed returned.
 func (l *loop) parse(c *client, data []byte) {
 	l.parseHeads(c, data)
-	if c.corked != nil && c.state != stateRunning && c.state != stateQueued {
+	if c.state != stateRunning && c.state != stateQueued {
 		l.push(c) // no answer will follow soon
 	}
 }

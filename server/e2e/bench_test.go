@@ -40,7 +40,7 @@ func TestBenchShowsAStall(t *testing.T) {
 	}()
 	s.says("the first request")
 	_ = s.process.Signal(syscall.SIGSTOP)
-	time.Sleep(stall) // it is the stall
+	wait(stall) // it is the stall
 	_ = s.process.Signal(syscall.SIGCONT)
 	r := <-ended
 	var seen struct {
